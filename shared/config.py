@@ -1,0 +1,79 @@
+"""The settings: flat, each with its unit and default, from `OCTAVO_<NAME>` in the environment.
+
+What the machine can tell (threads, batch sizes) is derived and not set here. docs/settings.md
+lists them all; a test holds it complete.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What an operator may set. The addresses and the secret must be given."""
+
+    model_config = SettingsConfigDict(env_prefix="OCTAVO_", frozen=True, extra="ignore")
+
+    # Where the parts are
+    database_url: SecretStr  # postgresql+psycopg2://user:password@host:port/name
+    broker_url: SecretStr = SecretStr("")  # redis://:password@host:port/0; the gateway needs none
+    store_url: str  # the S3 endpoint
+    store_bucket: str = "octavo"
+    store_region: str = "us-east-1"
+    store_access_key: SecretStr
+    store_secret_key: SecretStr
+    secret_key: Annotated[SecretStr, Field(min_length=32)]  # peppers API keys, seals passwords
+    public_url: str = "http://127.0.0.1:8000"  # what links in answers begin with
+
+    # What one document may be
+    max_upload_bytes: Count = 512 * 1024**2
+    max_pages: Count = 2_000
+    max_page_pixels: Count = 40_000_000
+    max_side_pixels: Count = 20_000
+    min_side_pixels: Count = 16
+    max_side_ratio: Count = 100
+    render_dpi: Count = 150
+    render_memory_bytes: Count = 1024**3  # address space of the child that opens a document
+    render_page_seconds: Seconds = 10  # of CPU, and twice that by the clock
+
+    # What the gateway takes at once
+    max_uploads: Count = 32
+    max_waiters: Count = 500
+    max_wait_seconds: Seconds = 60
+
+    # The queue of record
+    lease_seconds: Seconds = 30
+    heartbeat_seconds: Seconds = 5
+    sweep_seconds: Seconds = 2
+    dispatch_seconds: Seconds = 0.03
+    resend_seconds: Seconds = 15
+    max_failures: Count = 4
+    pages_ahead: Count = 64  # unread pages of one job that prepare stays ahead by at most
+
+    # The engines
+    engines: Annotated[tuple[str, ...], NoDecode] = ("paddle",)  # the first is `auto`
+    page_seconds: Seconds = 120  # an engine may work on one page this long
+    stall_seconds: Seconds = 60  # an engine may be this long without a sign of progress
+    max_recognition_bytes: Count = 4 * 1024**2
+
+    # How long things are kept
+    job_hours: Seconds = 24  # a job ends within this, one way or the other
+    result_days: Seconds = 30  # after a job's end its bytes are kept this long
+
+    @field_validator("engines", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+@functools.cache
+def settings() -> Settings:
+    """The settings of this process, read from the environment once."""
+    return Settings()

@@ -1,0 +1,65 @@
+"""What a tenant may ask of a job, checked at the gateway and kept on the job's row."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
+
+from shared.page_range import PageRange
+from shared.status import Lane
+
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+class Task(StrEnum):
+    """What the engine is to make of a page. Engines without prompts read MARKDOWN and TEXT."""
+
+    MARKDOWN = "markdown"
+    TEXT = "text"
+
+
+class JobOptions(BaseModel):
+    """The options of one job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: Task = Task.MARKDOWN
+    engine: str = Field(
+        default="auto",
+        pattern=r"^[a-z0-9-]{1,32}$",
+        description="Which engine reads the pages; `auto` leaves it to the platform.",
+    )
+    pages: str | None = Field(
+        default=None,
+        description="Which pages to read, from 1: `1-3,5,8-`. All where it is not given.",
+        examples=["1-3,5,8-"],
+    )
+    priority: Lane = Field(
+        default=Lane.INTERACTIVE, description="`batch` leaves the front to jobs somebody waits for."
+    )
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="Your own words, given back with the job.",
+        examples=[{"case": "A-17"}],
+    )
+
+    @field_validator("pages")
+    @classmethod
+    def _is_page_range(cls, value: str | None) -> str | None:
+        if value is not None:
+            PageRange.parse(value)
+        return value
+
+
+class SubmitOptions(JobOptions):
+    """The options of a submission: a job's, and what must not be kept as they are."""
+
+    password: SecretStr | None = Field(
+        default=None,
+        max_length=256,
+        description="Opens an encrypted PDF. Kept sealed, and only until the job has ended.",
+    )
