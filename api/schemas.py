@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.document import DocumentPage, DocumentSource, ProblemFacts, Usage
-from shared.status import JobStatus, Lane, WorkStatus
+from shared.status import JobStatus, WorkStatus
 
 JOB_ID = "job_0f8fad5bd9cb469fa16570867728950e"
 
@@ -21,7 +21,7 @@ _SOURCE = {
     "bytes": 1843200,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 }
-_JOB = {
+_JOB: dict[str, Any] = {
     "id": JOB_ID,
     "status": "running",
     "created_at": "2026-11-21T10:00:00Z",

@@ -24,6 +24,8 @@ class OctavoError(Exception):
     retryable: ClassVar[bool] = False
     category: ClassVar[str] = "policy"
     phase: ClassVar[str] = "admission"
+    blames: bool = True
+    """Whether the work at hand is what went wrong; if not, its attempt counts as no failure."""
 
     def __init__(
         self, detail: str = "", *, retry_after_seconds: int | None = None, **extra: Any
@@ -94,6 +96,13 @@ class MethodNotAllowed(OctavoError):
 
     code = "method_not_allowed"
     status = 405
+
+
+class RequestTooLarge(OctavoError):
+    """The request has a larger body than this route takes."""
+
+    code = "request_too_large"
+    status = 413
 
 
 class UploadTooLarge(OctavoError):
@@ -305,6 +314,7 @@ class EngineUnavailable(OctavoError):
 class DependencyUnavailable(OctavoError):
     """A part that this needs does not answer; try again."""
 
+    blames = False
     code = "dependency_unavailable"
     status = 503
     retryable = True
@@ -329,3 +339,8 @@ class InternalError(OctavoError):
     retryable = True
     category = "internal"
     phase = "orchestration"
+
+
+def restored(code: str, detail: str) -> OctavoError:
+    """The error whose facts a row keeps."""
+    return {kind.code: kind for kind in OctavoError.__subclasses__()}[code](detail)

@@ -38,6 +38,10 @@ class PageRange:
             raise InvalidPageRange(f"the document has {pages_total} pages")
         return sorted(chosen)
 
+    def exceeds(self, pages_total: int) -> bool:
+        """Whether some of the range lies past the end of a document of `pages_total`."""
+        return any(max(first, last or first) > pages_total for first, last in self.intervals)
+
 
 def _interval(part: str) -> tuple[int, int | None]:
     match = _PART.fullmatch(part)

@@ -1,0 +1,44 @@
+"""The gateway: HTTP in, rows and objects out. It needs Postgres and the store, and no broker."""
+
+from __future__ import annotations
+
+import threading
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from api import errors
+from api.limits import Limits
+from api.middleware import BodyLimit, Correlation
+from api.routes import health, jobs, results, submit
+from shared.options import SubmitOptions
+
+DESCRIPTION = """
+Documents in, recognised text out. Submit a document and get a job; ask the job how far it is, or
+wait for it; read its pages as they are finished, and the whole document at the end.
+
+A `202` means that the job is committed: it reaches a final state, whatever process dies. Errors
+are problem details (RFC 9457) with a stable `code`, and `retryable` says whether to try again.
+"""
+
+
+def create_app() -> FastAPI:
+    """The application of one gateway process."""
+    app = FastAPI(
+        title="Octavo", version=version("octavo"), description=DESCRIPTION, redoc_url=None
+    )
+    app.state.draining = threading.Event()
+    app.state.limits = Limits()
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Correlation)
+    errors.register(app)
+    for module in (submit, jobs, results, health):
+        app.include_router(module.router)
+    _complete_openapi(app)
+    return app
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    """Add what FastAPI cannot see: the options inside a multipart body."""
+    schema = app.openapi()
+    schema["components"]["schemas"]["SubmitOptions"] = SubmitOptions.model_json_schema()

@@ -1,0 +1,111 @@
+"""How errors are answered: one handler shows them all, as problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from api.schemas import Problem
+from shared.errors import (
+    InternalError,
+    InvalidOptions,
+    MalformedRequest,
+    MethodNotAllowed,
+    NotFound,
+    OctavoError,
+    RequestTooLarge,
+    Unauthenticated,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+_BY_STATUS: dict[int, type[OctavoError]] = {
+    400: MalformedRequest,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: RequestTooLarge,
+}
+
+log = structlog.get_logger()
+
+
+def register(app: FastAPI) -> None:
+    """Let every error of the application be answered as a problem."""
+    app.add_exception_handler(OctavoError, _answer_octavo)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+def documented(*errors: type[OctavoError]) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the errors that a route may answer with."""
+    by_status: dict[int | str, list[type[OctavoError]]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error)
+    return {
+        status: {
+            "description": " ".join(f"`{error.code}`: {error.title()}" for error in group),
+            "model": Problem,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, group in by_status.items()
+    }
+
+
+def problem(request: Request, error: OctavoError) -> JSONResponse:
+    """The answer to a request that ended in `error`."""
+    body = {
+        "type": f"urn:octavo:error:{error.code}",
+        "status": error.status,
+        "instance": request.url.path,
+        "request_id": request.state.request_id,
+        **error.facts(),
+        **error.extra,
+    }
+    return JSONResponse(body, error.status, _headers(error), MEDIA_TYPE)
+
+
+def _headers(error: OctavoError) -> dict[str, str]:
+    headers = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return headers
+
+
+def _answer_octavo(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OctavoError)
+    return problem(request, error)
+
+
+def _answer_validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = [
+        {"pointer": "/" + "/".join(str(part) for part in one["loc"]), "message": one["msg"]}
+        for one in error.errors()
+    ]
+    detail = "; ".join(f"{one['pointer']}: {one['message']}" for one in found)
+    kind = MalformedRequest if _is_not_json(error) else InvalidOptions
+    return problem(request, kind(detail, errors=found))
+
+
+def _is_not_json(error: RequestValidationError) -> bool:
+    return any(one["type"] == "json_invalid" for one in error.errors())
+
+
+def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    answer = problem(request, _BY_STATUS.get(error.status_code, MalformedRequest)())
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_crashed", request_id=request.state.request_id, exc_info=error)
+    return problem(request, InternalError())

@@ -1,0 +1,226 @@
+"""Jobs: listing, status, cancelling, retrying, deleting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api import cursor, present, submit
+from api.deps import Deleter, Reader, RequestId, Submitter, Transaction
+from api.errors import documented
+from api.schemas import JOB_ID, DeletionReceipt, Job, JobList, RetryRequest
+from shared import jobs, storage
+from shared.config import settings
+from shared.db import transaction
+from shared.errors import (
+    DependencyUnavailable,
+    InvalidOptions,
+    InvalidPageRange,
+    JobDeleted,
+    JobFinished,
+    JobNotFinished,
+    MalformedRequest,
+    MissingScope,
+    NotFound,
+    NothingToRetry,
+    RequestTooLarge,
+    ResultExpired,
+    Unauthenticated,
+)
+from shared.models import Tombstone
+from shared.status import JobStatus
+
+router = APIRouter(tags=["jobs"])
+
+JobId = Annotated[str, Path(description="A job's id.", examples=[JOB_ID])]
+Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+
+ALWAYS = (Unauthenticated, MissingScope, InvalidOptions, DependencyUnavailable)
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.03, 0.5
+"""A waiter looks at the row; short at first, for who is nearly done."""
+
+
+@router.get("/v1/jobs", summary="List jobs", responses=documented(*ALWAYS))
+def list_jobs(
+    request: Request,
+    caller: Reader,
+    session: Transaction,
+    limit: Limit = 50,
+    cursor_: Annotated[
+        str | None, Query(alias="cursor", max_length=500, description="Where to go on.")
+    ] = None,
+    status: Annotated[JobStatus | None, Query(description="Only jobs in this state.")] = None,
+) -> JobList:
+    """Your jobs, newest first. `?metadata.case=A-17` finds those that carry it."""
+    rows = jobs.recent(
+        session,
+        caller.tenant,
+        before=cursor.to_job(cursor_) if cursor_ else None,
+        status=status,
+        metadata=_metadata(request),
+        most=limit + 1,
+    )
+    more = len(rows) > limit
+    last = rows[limit - 1] if more else None
+    return JobList(
+        data=[present.job(session, row) for row in rows[:limit]],
+        next_cursor=cursor.of_job(last.created_at, last.id) if last else None,
+    )
+
+
+@router.get(
+    "/v1/jobs/{job_id}",
+    summary="Get a job's status",
+    responses={
+        200: {"headers": {"ETag": {"schema": {"type": "string"}}}},
+        304: {"description": "Nothing has changed since the ETag was given."},
+        **documented(*ALWAYS, NotFound, JobDeleted),
+    },
+    response_model=Job,
+)
+async def get_job(
+    request: Request,
+    response: Response,
+    job_id: JobId,
+    caller: Reader,
+    wait: Annotated[
+        float,
+        Query(
+            ge=0,
+            description="Seconds to wait for the job's end; with If-None-Match, for any change. "
+            "At most 60.",
+        ),
+    ] = 0,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Job | Response:
+    """How far a job is. `?wait=20` answers when it has ended, or after 20 seconds."""
+    found = jobs.parse_id(job_id)
+    until = time.monotonic() + min(wait, settings().max_wait_seconds)
+    look = FIRST_LOOK_SECONDS
+    while True:
+        job = await run_in_threadpool(_read, caller.tenant, found)
+        unchanged = present.etag(job) == if_none_match
+        reached = not unchanged if if_none_match else job.status.is_final
+        if reached or time.monotonic() >= until or await _must_end(request):
+            break
+        await asyncio.sleep(min(look, max(0.0, until - time.monotonic())))
+        look = min(look * 1.5, LAST_LOOK_SECONDS)
+    response.headers["ETag"] = present.etag(job)
+    if not job.status.is_final:
+        response.headers["Retry-After"] = str(present.retry_after_seconds(job))
+    return Response(status_code=304, headers=dict(response.headers)) if unchanged else job
+
+
+@router.post(
+    "/v1/jobs/{job_id}/cancel",
+    status_code=202,
+    summary="Cancel a job",
+    responses={
+        200: {"model": Job, "description": "It was cancelled before."},
+        **documented(*ALWAYS, NotFound, JobFinished, JobDeleted),
+    },
+)
+def cancel_job(response: Response, job_id: JobId, caller: Submitter, session: Transaction) -> Job:
+    """Stop a job. Pages that are being read are given up within a heartbeat; finished ones stay."""
+    row, now = jobs.cancel(session, caller.tenant, jobs.parse_id(job_id))
+    response.status_code = 202 if now else 200
+    return present.job(session, row)
+
+
+@router.post(
+    "/v1/jobs/{job_id}/retry",
+    status_code=202,
+    summary="Read pages again",
+    responses=documented(
+        *ALWAYS,
+        MalformedRequest,
+        RequestTooLarge,
+        NotFound,
+        JobNotFinished,
+        NothingToRetry,
+        InvalidPageRange,
+        JobDeleted,
+        ResultExpired,
+    ),
+)
+def retry_job(
+    response: Response,
+    job_id: JobId,
+    caller: Submitter,
+    request_id: RequestId,
+    asked: RetryRequest,
+) -> Job:
+    """Make a new job that reads the failed pages again and keeps the good ones.
+
+    The old job stays as it is. An encrypted document needs its password again: it was forgotten
+    when the old job ended.
+    """
+    old, new = jobs.parse_id(job_id), uuid4()
+    _copy_source(caller.tenant, old, new)
+    with transaction() as session:
+        row = submit.retry(
+            session,
+            jobs.get(session, caller.tenant, old),
+            job_id=new,
+            chosen=asked.pages,
+            password=asked.password,
+            request_id=request_id,
+        )
+        job = present.job(session, row)
+    response.headers["Location"] = job.links.self_
+    return job
+
+
+@router.delete(
+    "/v1/jobs/{job_id}",
+    status_code=202,
+    summary="Delete a job",
+    responses={
+        200: {"model": DeletionReceipt, "description": "Everything is gone."},
+        **documented(*ALWAYS, NotFound),
+    },
+)
+def delete_job(
+    response: Response, job_id: JobId, caller: Deleter, session: Transaction
+) -> DeletionReceipt:
+    """Delete the document, its pages and results, and stop what still runs.
+
+    Rows and objects go within seconds; ask again for the receipt that counts them.
+    """
+    found = jobs.delete(session, caller.tenant, jobs.parse_id(job_id))
+    response.status_code = 200 if isinstance(found, Tombstone) else 202
+    return present.receipt(found)
+
+
+def _read(tenant: UUID, job_id: UUID) -> Job:
+    with transaction() as session:
+        return present.job(session, jobs.get(session, tenant, job_id))
+
+
+async def _must_end(request: Request) -> bool:
+    """Whether a waiter is to be answered now: it has gone away, or the gateway is ending."""
+    return request.app.state.draining.is_set() or await request.is_disconnected()
+
+
+def _metadata(request: Request) -> dict[str, str]:
+    return {
+        name.removeprefix("metadata."): value
+        for name, value in request.query_params.items()
+        if name.startswith("metadata.")
+    }
+
+
+def _copy_source(tenant: UUID, old: UUID, new: UUID) -> None:
+    """Give a new job its own copy of an old one's document: object first, row second."""
+    with transaction() as session:
+        row = jobs.get(session, tenant, old)
+    if row.status is JobStatus.EXPIRED:
+        raise ResultExpired("The document is gone; submit it again.")
+    if not row.status.is_final:
+        raise JobNotFinished
+    storage.copy(storage.source_key(tenant, old), storage.source_key(tenant, new))

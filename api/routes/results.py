@@ -1,0 +1,150 @@
+"""What was read: pages while the job runs, and the whole document after."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from api import present
+from api.deps import Reader, Transaction
+from api.errors import documented
+from api.routes.jobs import ALWAYS, JobId, Limit
+from api.schemas import Job, PageList
+from shared import jobs, pages, storage
+from shared.db import transaction
+from shared.document import Document, DocumentPage
+from shared.errors import (
+    JobCancelled,
+    JobDeleted,
+    JobFailed,
+    NotFound,
+    PageNotFinished,
+    ResultExpired,
+)
+from shared.formats import Format
+from shared.models import Job as JobRow
+from shared.status import JobStatus
+
+router = APIRouter(tags=["results"])
+
+
+@router.get(
+    "/v1/jobs/{job_id}/pages",
+    summary="List a job's pages",
+    responses=documented(*ALWAYS, NotFound, JobDeleted, ResultExpired),
+)
+def list_pages(
+    job_id: JobId,
+    caller: Reader,
+    session: Transaction,
+    limit: Limit = 50,
+    cursor: Annotated[
+        int, Query(ge=0, le=2**31 - 1, description="The page after which to go on.")
+    ] = 0,
+) -> PageList:
+    """The pages that are known so far, in order, with their states."""
+    job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+    rows = pages.read(session, job.id, after=cursor, most=limit + 1)
+    more = len(rows) > limit
+    return PageList(
+        job_id=jobs.public_id(job.id),
+        status=job.status,
+        total=job.pages_total,
+        data=[
+            present.page(page, work, confidence=confidence, needs_review=flagged)
+            for page, work, confidence, flagged in rows[:limit]
+        ],
+        next_cursor=str(rows[limit - 1][0].page_no) if more else None,
+    )
+
+
+@router.get(
+    "/v1/jobs/{job_id}/pages/{page_no}",
+    summary="Get one page",
+    responses=documented(*ALWAYS, NotFound, PageNotFinished, JobDeleted, ResultExpired),
+)
+def get_page(
+    job_id: JobId,
+    page_no: Annotated[int, Path(ge=1, le=2**31 - 1, description="Its number, from 1.")],
+    caller: Reader,
+    session: Transaction,
+) -> DocumentPage:
+    """What was read of one page, as soon as that is done, also while the job runs."""
+    job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+    found = pages.finished(session, job.id, after=page_no - 1, most=1)
+    if found and found[0].page == page_no:
+        return found[0]
+    if job.status.is_final or not _may_come(job, page_no):
+        raise NotFound("The job has no such page.")
+    raise PageNotFinished(retry_after_seconds=1)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/result",
+    summary="Get the document",
+    response_model=Document,
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The document, in the format asked for.",
+            "content": {
+                "text/markdown": {"schema": {"type": "string"}},
+                "text/plain": {"schema": {"type": "string"}},
+                "application/json": {"schema": {"$ref": "#/components/schemas/Document"}},
+            },
+        },
+        202: {"model": Job, "description": "It is not done yet; the job's status."},
+        **documented(*ALWAYS, NotFound, JobFailed, JobCancelled, JobDeleted, ResultExpired),
+    },
+)
+def get_result(
+    job_id: JobId,
+    caller: Reader,
+    format: Annotated[Format, Query(description="What to get.")] = Format.MARKDOWN,  # noqa: A002
+) -> Response:
+    """The whole document. Its text is untrusted: escape it where it is shown."""
+    with transaction() as session:
+        job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+        if not job.status.is_final:
+            return _not_yet(present.job(session, job))
+    if job.status is JobStatus.CANCELLED:
+        raise JobCancelled
+    if job.status is JobStatus.FAILED:
+        raise JobFailed((job.error or {}).get("detail", ""), cause=job.error)
+    return _file(job, format)
+
+
+def _unexpired(job: JobRow) -> JobRow:
+    if job.status is JobStatus.EXPIRED:
+        raise ResultExpired
+    return job
+
+
+def _may_come(job: JobRow, page_no: int) -> bool:
+    """Whether a page that is not finished may still become so."""
+    return job.pages_total is None or page_no in jobs.chosen_pages(job)
+
+
+def _not_yet(job: Job) -> JSONResponse:
+    headers = {"Retry-After": str(present.retry_after_seconds(job))}
+    return JSONResponse(job.model_dump(mode="json", by_alias=True), 202, headers)
+
+
+def _file(job: JobRow, chosen: Format) -> StreamingResponse:
+    assert job.result_attempt is not None
+    key = storage.result_key(job.tenant, job.id, job.result_attempt, chosen.extension)
+    stem = PurePosixPath(job.source_name).stem or "document"
+    name = quote(f"{stem}.{chosen.extension}")
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        "Content-Security-Policy": "sandbox",  # whatever stands in it, it is not our page
+    }
+    try:
+        chunks = storage.stream(key)
+    except storage.ObjectMissing as error:
+        raise ResultExpired from error  # retention or a deletion was faster
+    return StreamingResponse(chunks, 200, headers, chosen.media_type)

@@ -1,0 +1,123 @@
+"""The one use case that makes a job: a document in the store becomes a row with work to do."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from api.uploads import Upload
+from shared import jobs, pages, sealing
+from shared.config import settings
+from shared.errors import InvalidOptions, JobNotFinished, NothingToRetry
+from shared.keys import Caller
+from shared.models import Job
+from shared.options import JobOptions, SubmitOptions
+from shared.page_range import PageRange
+from shared.status import WorkStatus
+
+NAME_CHARACTERS = 255
+
+
+def check(options: SubmitOptions) -> None:
+    """Raise InvalidOptions for what this deployment does not offer, before a byte is taken."""
+    _engine(options)
+
+
+def submit(
+    session: Session,
+    caller: Caller,
+    *,
+    job_id: UUID,
+    name: str,
+    upload: Upload,
+    options: SubmitOptions,
+    request_id: str,
+) -> Job:
+    """A new job that reads a document which is in the store already."""
+    kept = options.model_dump(mode="json", exclude={"password", "metadata"})
+    job = Job(
+        id=job_id,
+        tenant=caller.tenant,
+        options=JobOptions.model_validate(kept).model_dump(mode="json", exclude={"metadata"}),
+        engine=_engine(options),
+        priority=options.priority,
+        user_metadata=dict(options.metadata),
+        source_name=clean_name(name),
+        source_media_type=upload.media_type,
+        source_bytes=upload.bytes,
+        source_sha256=upload.sha256,
+        sealed_password=_sealed(options),
+        request_id=request_id,
+        deadline_at=jobs.deadline(),
+    )
+    jobs.create(session, job)
+    return job
+
+
+def retry(
+    session: Session, old: Job, *, job_id: UUID, chosen: str, password: str | None, request_id: str
+) -> Job:
+    """A new job that reads pages of a finished one again and takes its other good pages over.
+
+    The document must lie under the new job's key already. Raises JobNotFinished, NothingToRetry.
+    """
+    if not old.status.is_final:
+        raise JobNotFinished
+    good = set(pages.numbers(session, old.id, WorkStatus.SUCCEEDED))
+    again = _again(old, chosen, good)
+    if old.pages_total is not None and not again:
+        raise NothingToRetry
+    job = Job(
+        id=job_id,
+        tenant=old.tenant,
+        options=old.options,
+        engine=old.engine,
+        priority=old.priority,
+        user_metadata=old.user_metadata,
+        source_name=old.source_name,
+        source_media_type=old.source_media_type,
+        source_bytes=old.source_bytes,
+        source_sha256=old.source_sha256,
+        sealed_password=sealing.seal(password) if password is not None else None,
+        retry_of=old.id,
+        request_id=request_id,
+        deadline_at=jobs.deadline(),
+    )
+    jobs.create(session, job)
+    pages.reuse(session, old, job, sorted(good - again))
+    return job
+
+
+def clean_name(name: str) -> str:
+    """What a client calls its document, as data: no control characters, no path, bounded."""
+    printable = "".join(character for character in name if character.isprintable())
+    last = printable.replace("\\", "/").rpartition("/")[2]
+    return last[-NAME_CHARACTERS:] or "document"
+
+
+def _again(old: Job, chosen: str, good: set[int]) -> set[int]:
+    """The pages of `old` that are to be read again."""
+    if old.source_pages is None:
+        return set()
+    everything = set(jobs.chosen_pages(old))
+    if chosen == "all":
+        return everything
+    if chosen == "failed":
+        return everything - good
+    return everything & set(PageRange.parse(chosen).select(old.source_pages))
+
+
+def _engine(options: JobOptions) -> str:
+    offered = settings().engines
+    if options.engine == "auto":
+        return offered[0]
+    if options.engine not in offered:
+        known = ", ".join(("auto", *offered))
+        raise InvalidOptions(f"engine: {options.engine} is not offered here; there are {known}")
+    return options.engine
+
+
+def _sealed(options: SubmitOptions) -> bytes | None:
+    password = options.password
+    return sealing.seal(password.get_secret_value()) if password is not None else None

@@ -1,0 +1,83 @@
+"""A document on its way from the request into the store: counted, hashed, sniffed, never whole.
+
+At most one part of it is in memory. The object exists before its row does: a crash leaves an
+object that nobody knows, never a row without its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from fastapi.concurrency import run_in_threadpool
+
+from shared import storage
+from shared.config import settings
+from shared.errors import EmptyUpload, UnsupportedFormat, UploadTooLarge
+from shared.media import SNIFF_BYTES, MediaType, sniff
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A document in the store."""
+
+    media_type: MediaType
+    bytes: int
+    sha256: str
+
+
+async def receive(chunks: AsyncIterator[bytes], key: str) -> Upload:
+    """Store the document that comes in `chunks` under `key`.
+
+    Raises UploadTooLarge, EmptyUpload or UnsupportedFormat, and then nothing is stored.
+    """
+    incoming = _Incoming(key)
+    try:
+        async for chunk in chunks:
+            await incoming.take(chunk)
+        return await incoming.close()
+    except BaseException:
+        await run_in_threadpool(incoming.abort)
+        raise
+
+
+class _Incoming:
+    """What has come so far."""
+
+    def __init__(self, key: str) -> None:
+        self._writer = storage.Writer(key)
+        self._part = bytearray()
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+        self._media_type: MediaType | None = None
+
+    async def take(self, chunk: bytes) -> None:
+        self._bytes += len(chunk)
+        if self._bytes > settings().max_upload_bytes:
+            raise UploadTooLarge(f"At most {settings().max_upload_bytes} bytes.")
+        self._hash.update(chunk)
+        self._part += chunk
+        if self._media_type is None and len(self._part) >= SNIFF_BYTES:
+            self._media_type = _sniffed(self._part)
+        if len(self._part) >= storage.PART_BYTES:
+            await run_in_threadpool(self._writer.part, bytes(self._part))
+            self._part.clear()
+
+    async def close(self) -> Upload:
+        if not self._bytes:
+            raise EmptyUpload
+        media_type = self._media_type or _sniffed(self._part)
+        await run_in_threadpool(self._writer.close, bytes(self._part), media_type)
+        return Upload(media_type, self._bytes, self._hash.hexdigest())
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+def _sniffed(head: bytearray) -> MediaType:
+    media_type = sniff(bytes(head[:SNIFF_BYTES]))
+    if media_type is None:
+        known = ", ".join(sorted(media_type.value for media_type in MediaType))
+        raise UnsupportedFormat(f"The type is told by the first bytes. Octavo reads {known}.")
+    return media_type

@@ -1,0 +1,97 @@
+"""The processes of the platform, each as a command. Each prints `ready` once it can work."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import click
+
+from shared import log
+
+
+@click.group()
+def main() -> None:
+    """Run one process of the platform in the foreground."""
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True)
+def gateway(host: str, port: int) -> None:
+    """Serve the HTTP API."""
+    from api.run import serve  # noqa: PLC0415 - each command needs its own extra
+
+    log.configure("gateway")
+    serve(host, port)
+
+
+@click.command()
+def dispatcher() -> None:
+    """Send due work to the broker."""
+    from worker.dispatcher import Dispatcher  # noqa: PLC0415
+
+    log.configure("dispatcher")
+    stop = _told_to_stop()
+    click.echo("ready")
+    Dispatcher().run(stop)
+
+
+@click.command()
+def sweeper() -> None:
+    """Rescue, resend, expire and purge."""
+    from worker.sweeper import Sweeper  # noqa: PLC0415
+
+    log.configure("sweeper")
+    stop = _told_to_stop()
+    click.echo("ready")
+    Sweeper().run(stop)
+
+
+@click.group()
+def worker() -> None:
+    """Do work: `cpu` prepares and assembles, `engine` reads pages."""
+
+
+@worker.command()
+@click.option("--slots", default=2, show_default=True, help="Units of work at once.")
+def cpu(slots: int) -> None:
+    """Open documents, render pages, assemble results."""
+    from worker.run import run_cpu_worker  # noqa: PLC0415
+
+    log.configure("worker-cpu")
+    run_cpu_worker(slots)
+
+
+@worker.command()
+@click.option("--engine", "name", default="paddle", show_default=True)
+def engine(name: str) -> None:
+    """Read pages with one engine, which has a process of its own."""
+    from worker.run import run_engine_worker  # noqa: PLC0415
+
+    log.configure(f"worker-{name}")
+    run_engine_worker(name)
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version."""
+    from migrations.run import upgrade  # noqa: PLC0415
+
+    upgrade()
+    click.echo("ready")
+
+
+def _told_to_stop() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+for command in (gateway, dispatcher, sweeper, worker, migrate):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

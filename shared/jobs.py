@@ -1,0 +1,299 @@
+"""Jobs: how they begin, move and end. The row is locked first, then those of its work.
+
+`lock` returns the row; every function that ends a job locks it. A job's bytes are at
+`storage.job_prefix`; its pages in `shared.pages`; its work in `shared.work`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from shared import work
+from shared.config import settings
+from shared.document import DocumentSource, Usage
+from shared.errors import (
+    DeadlineExceeded,
+    JobDeleted,
+    JobFinished,
+    NotFound,
+    OctavoError,
+)
+from shared.models import NOW, Job, Tombstone
+from shared.page_range import PageRange
+from shared.status import JobStatus, WorkKind, WorkStatus
+from shared.work import Claim
+
+UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+def public_id(job_id: UUID) -> str:
+    """A job's id as clients know it."""
+    return f"job_{job_id.hex}"
+
+
+def parse_id(public: str) -> UUID:
+    """The id behind what a client says; raises NotFound where it cannot be one."""
+    head, _, tail = public.partition("_")
+    try:
+        if head != "job" or len(tail) != len(UUID(int=0).hex):
+            raise NotFound
+        return UUID(hex=tail)
+    except ValueError as error:
+        raise NotFound from error
+
+
+def create(session: Session, job: Job) -> None:
+    """Insert a job with the work to prepare it."""
+    session.add(job)
+    session.flush()
+    work.add(session, job, WorkKind.PREPARE)
+
+
+def usage(job: Job) -> Usage:
+    """What reading a job's pages has cost so far."""
+    vision, output = job.vision_tokens, job.output_tokens
+    return Usage(
+        vision_tokens=vision,
+        output_tokens=output,
+        compression_ratio=round(output / vision, 3) if vision and output is not None else None,
+        engine_seconds=round(job.engine_seconds, 3),
+    )
+
+
+def source(job: Job) -> DocumentSource:
+    """The file that a job reads."""
+    return DocumentSource(
+        name=job.source_name,
+        media_type=job.source_media_type,
+        bytes=job.source_bytes,
+        sha256=job.source_sha256,
+    )
+
+
+def outcome(job: Job) -> JobStatus:
+    """How a job ends whose pages are all final."""
+    if job.pages_succeeded == job.pages_total:
+        return JobStatus.SUCCEEDED
+    return JobStatus.PARTIALLY_SUCCEEDED if job.pages_succeeded else JobStatus.FAILED
+
+
+def chosen_pages(job: Job) -> list[int]:
+    """The numbers of the pages that an opened job reads; raises InvalidPageRange for none."""
+    assert job.source_pages is not None
+    chosen = job.options.get("pages")
+    if chosen is None:
+        return list(range(1, job.source_pages + 1))
+    return PageRange.parse(chosen).select(job.source_pages)
+
+
+def deadline() -> Any:
+    """When a job that is submitted now must have ended; a database expression."""
+    return NOW + timedelta(hours=settings().job_hours)
+
+
+def get(session: Session, tenant: UUID, job_id: UUID) -> Job:
+    """A tenant's job; raises NotFound, or JobDeleted while its tombstone is kept."""
+    job = session.scalars(select(Job).where(Job.tenant == tenant, Job.id == job_id)).one_or_none()
+    if job is None:
+        _find_tombstone(session, tenant, job_id)
+        raise JobDeleted
+    if job.deleted_at is not None:
+        raise JobDeleted
+    return job
+
+
+def recent(
+    session: Session,
+    tenant: UUID,
+    *,
+    before: tuple[datetime, UUID] | None,
+    status: JobStatus | None,
+    metadata: dict[str, str],
+    most: int,
+) -> list[Job]:
+    """A tenant's jobs, newest first, from after the one at `before`."""
+    query = (
+        select(Job)
+        .where(Job.tenant == tenant, Job.deleted_at.is_(None))
+        .order_by(Job.created_at.desc(), Job.id.desc())
+        .limit(most)
+    )
+    if before is not None:
+        query = query.where(func.row(Job.created_at, Job.id) < func.row(*before))
+    if status is not None:
+        query = query.where(Job.status == status)
+    if metadata:
+        query = query.where(Job.user_metadata.contains(metadata))
+    return list(session.scalars(query))
+
+
+def lock(session: Session, job_id: UUID) -> Job | None:
+    """A job's row, locked until the transaction ends; None where it is gone."""
+    query = (
+        select(Job)
+        .where(Job.id == job_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return session.scalars(query).one_or_none()
+
+
+def start(session: Session, held: Claim) -> Job | None:
+    """The job of claimed prepare work, now running; None where it has ended meanwhile."""
+    job = lock(session, held.job_id)
+    if job is None or job.status.is_final or not work.is_mine(session, held):
+        return None
+    if job.status is JobStatus.QUEUED:
+        job.status, job.started_at = JobStatus.RUNNING, NOW
+    return job
+
+
+def finish(session: Session, held: Claim) -> bool:
+    """End a job whose result this attempt has stored; False where the claim is lost."""
+    job = lock(session, held.job_id)
+    if job is None or not work.end(session, held, WorkStatus.SUCCEEDED):
+        return False
+    _end(job, outcome(job), None)
+    job.result_attempt = held.attempt
+    return True
+
+
+def fail(session: Session, held: Claim, error: OctavoError) -> bool:
+    """End a job because of one of its own units of work; False where the claim is lost."""
+    job = lock(session, held.job_id)
+    if job is None or not work.end(session, held, WorkStatus.FAILED, error):
+        return False
+    _end(job, JobStatus.FAILED, error)
+    work.cancel_all(session, job.id)
+    return True
+
+
+def cancel(session: Session, tenant: UUID, job_id: UUID) -> tuple[Job, bool]:
+    """A tenant's job, cancelled, and whether that happened now; raises JobFinished, NotFound."""
+    get(session, tenant, job_id)
+    job = lock(session, job_id)
+    if job is None or job.deleted_at is not None:
+        raise JobDeleted
+    if job.status is JobStatus.CANCELLED:
+        return job, False
+    if job.status.is_final:
+        raise JobFinished(f"It ended as {job.status}.")
+    _end(job, JobStatus.CANCELLED, None)
+    work.cancel_all(session, job.id)
+    return job, True
+
+
+def overdue(session: Session) -> list[UUID]:
+    """Jobs whose deadline has passed, to be ended one by one by `expire_deadline`."""
+    query = select(Job.id).where(Job.status.in_(UNFINISHED), Job.deadline_at < NOW).limit(100)
+    return list(session.scalars(query))
+
+
+def expire_deadline(session: Session, job_id: UUID) -> None:
+    """End a job whose deadline has passed."""
+    job = lock(session, job_id)
+    if job is not None and not job.status.is_final:
+        _end(job, JobStatus.FAILED, DeadlineExceeded())
+        work.cancel_all(session, job_id)
+
+
+def outlived(session: Session) -> list[Job]:
+    """Jobs whose retention has ended, whose objects are to go before `expire`."""
+    query = select(Job).where(Job.expires_at < NOW, Job.deleted_at.is_(None)).limit(100)
+    return list(session.scalars(query))
+
+
+def expire(session: Session, job_id: UUID) -> None:
+    """Forget what a finished job read; its row stays and says that it was."""
+    job = lock(session, job_id)
+    if job is None or not job.status.is_final:
+        return
+    job.finished_as, job.status = job.status, JobStatus.EXPIRED
+    job.expires_at, job.result_attempt = None, None
+    session.execute(text("DELETE FROM recognitions WHERE job_id = :id"), {"id": job_id})
+
+
+def delete(session: Session, tenant: UUID, job_id: UUID) -> Job | Tombstone:
+    """Mark a tenant's job deleted and stop its work; the sweeper takes rows and objects away.
+
+    The tombstone, with the counts, where that has happened already. Raises NotFound.
+    """
+    job = lock(session, job_id)
+    if job is None or job.tenant != tenant:
+        return _find_tombstone(session, tenant, job_id)
+    if job.deleted_at is None:
+        job.deleted_at = session.execute(select(NOW)).scalar_one()
+        if not job.status.is_final:
+            _end(job, JobStatus.CANCELLED, None)
+        work.cancel_all(session, job_id)
+    return job
+
+
+def deleted(session: Session) -> list[Job]:
+    """Jobs marked deleted whose rows and objects are still there."""
+    return list(session.scalars(select(Job).where(Job.deleted_at.is_not(None)).limit(100)))
+
+
+_COUNT_ROWS = text(
+    """
+    SELECT 1 + (SELECT count(*) FROM pages WHERE job_id = :id)
+      + (SELECT count(*) FROM work WHERE job_id = :id)
+      + (SELECT count(*) FROM recognitions WHERE job_id = :id)
+    """
+)
+
+
+def purge(session: Session, job: Job, *, objects: int) -> None:
+    """Take a deleted job's rows away and leave a tombstone.
+
+    Objects are looked for once more after two leases: a worker that held some of its work when it
+    was deleted may have written late.
+    """
+    rows = session.execute(_COUNT_ROWS, {"id": job.id}).scalar_one()
+    session.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": job.id})  # and all below it
+    assert job.deleted_at is not None
+    session.add(
+        Tombstone(
+            job_id=job.id,
+            tenant=job.tenant,
+            deleted_at=job.deleted_at,
+            check_at=NOW + timedelta(seconds=2 * settings().lease_seconds),
+            rows=rows,
+            objects=objects,
+        )
+    )
+
+
+def tombstones_to_check(session: Session) -> list[Tombstone]:
+    """Tombstones whose job's prefix is to be emptied once more."""
+    return list(session.scalars(select(Tombstone).where(Tombstone.check_at < NOW).limit(100)))
+
+
+def checked(session: Session, tombstone: Tombstone, *, objects: int) -> None:
+    """Note that a late look found `objects` more, and that none will be looked for again."""
+    session.execute(
+        update(Tombstone)
+        .where(Tombstone.job_id == tombstone.job_id)
+        .values(check_at=None, objects=Tombstone.objects + objects)
+    )
+
+
+def _end(job: Job, status: JobStatus, error: OctavoError | None) -> None:
+    job.status = status
+    job.error = error.facts() if error else None
+    job.finished_at = NOW
+    job.expires_at = NOW + timedelta(days=settings().result_days)
+    job.sealed_password = None
+
+
+def _find_tombstone(session: Session, tenant: UUID, job_id: UUID) -> Tombstone:
+    query = select(Tombstone).where(Tombstone.tenant == tenant, Tombstone.job_id == job_id)
+    tombstone = session.scalars(query).one_or_none()
+    if tombstone is None:
+        raise NotFound
+    return tombstone

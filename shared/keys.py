@@ -1,0 +1,123 @@
+"""API keys: how they are made, told apart, and checked.
+
+    octavo_live_<8 characters of id><43 of secret><6 of checksum>
+
+The prefix and the checksum let scanners find a leaked key, and let us refuse a mistyped one
+without asking the database. Of the secret only an HMAC is stored, peppered with `secret_key`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from shared.config import settings
+from shared.errors import NotFound, Unauthenticated
+from shared.models import NOW, ApiKey, Tenant
+
+SCOPES = ("jobs:write", "jobs:read", "jobs:delete")
+USE_NOTED_EVERY = timedelta(minutes=1)
+
+_KEY = re.compile(
+    r"octavo_live_(?P<id>[a-z0-9]{8})_(?P<secret>[A-Za-z0-9_-]{43})(?P<check>[A-Za-z0-9_-]{6})"
+)
+_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: a tenant, by one of its keys."""
+
+    tenant: UUID
+    key_id: str
+    scopes: frozenset[str]
+
+
+def create_tenant(session: Session, name: str) -> UUID:
+    """A new tenant's id."""
+    tenant = Tenant(id=uuid4(), name=name)
+    session.add(tenant)
+    session.flush()
+    return tenant.id
+
+
+def find_tenant(session: Session, name: str) -> UUID | None:
+    """The id of the tenant of that name."""
+    return session.scalars(select(Tenant.id).where(Tenant.name == name)).one_or_none()
+
+
+def create(
+    session: Session,
+    tenant: UUID,
+    *,
+    label: str = "",
+    scopes: tuple[str, ...] = SCOPES,
+    expires_at: datetime | None = None,
+) -> str:
+    """A new key of a tenant, whole; it is shown this once and stored nowhere."""
+    key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(8))
+    secret = secrets.token_urlsafe(32)
+    session.add(
+        ApiKey(
+            id=key_id,
+            tenant=tenant,
+            secret_hash=_hash(secret),
+            label=label,
+            scopes=list(scopes),
+            expires_at=expires_at,
+        )
+    )
+    return f"octavo_live_{key_id}_{secret}{_checksum(key_id, secret)}"
+
+
+def revoke(session: Session, key_id: str) -> None:
+    """End a key at once; raises NotFound."""
+    statement = update(ApiKey).where(ApiKey.id == key_id).values(revoked_at=NOW)
+    if session.execute(statement.returning(ApiKey.id)).first() is None:
+        raise NotFound(f"There is no key {key_id}.")
+
+
+def authenticate(session: Session, key: str) -> Caller:
+    """Whose key this is; raises Unauthenticated for one that is malformed, unknown or over."""
+    match = _KEY.fullmatch(key)
+    if match is None or not _same(match["check"], _checksum(match["id"], match["secret"])):
+        raise Unauthenticated("This is no API key: a character is wrong or missing.")
+    now = session.execute(select(NOW)).scalar_one()
+    stored = session.get(ApiKey, match["id"])
+    # An unknown id costs the same comparison as a wrong secret, so that time does not tell.
+    expected = stored.secret_hash if stored is not None else bytes(hashlib.sha256().digest_size)
+    if not hmac.compare_digest(_hash(match["secret"]), expected) or stored is None:
+        raise Unauthenticated("This API key is not known.")
+    if stored.revoked_at is not None or (stored.expires_at is not None and stored.expires_at < now):
+        raise Unauthenticated("This API key was revoked or has expired.")
+    _note_use(session, stored, now)
+    return Caller(stored.tenant, stored.id, frozenset(stored.scopes))
+
+
+def _note_use(session: Session, key: ApiKey, now: datetime) -> None:
+    if key.last_used_at is None or key.last_used_at < now - USE_NOTED_EVERY:
+        session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=NOW))
+
+
+def _hash(secret: str) -> bytes:
+    pepper = settings().secret_key.get_secret_value().encode()
+    return hmac.digest(pepper, b"api-key:" + secret.encode(), hashlib.sha256)
+
+
+def _checksum(key_id: str, secret: str) -> str:
+    crc = zlib.crc32(f"{key_id}{secret}".encode())
+    return base64.urlsafe_b64encode(crc.to_bytes(4)).decode().rstrip("=")
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())

@@ -1,0 +1,282 @@
+"""Pages: made by prepare, ended by recognise, counted on their job's row.
+
+The page that makes all pages of a job final queues the work to assemble them; the job's row is
+locked first, so exactly one page is the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared import jobs, work
+from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition
+from shared.errors import OctavoError
+from shared.models import Job, Page, StoredRecognition, Work
+from shared.page_range import PageRange
+from shared.status import WorkKind, WorkStatus
+from shared.work import Claim
+
+REVIEW_BELOW_CONFIDENCE = 0.8
+"""Mean confidence below which a page is flagged. Upright pages read at 0.98 and more, pages upside
+down at 0.46 to 0.74 (PP-OCRv6 tiny)."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A page that prepare has put into the store, or could not render."""
+
+    page_no: int
+    image_key: str | None = None
+    width: int | None = None
+    height: int | None = None
+    error: OctavoError | None = None
+
+
+def known(session: Session, job_id: UUID) -> set[int]:
+    """The numbers of the pages that prepare is done with."""
+    return set(session.scalars(select(Page.page_no).where(Page.job_id == job_id)))
+
+
+def unread(session: Session, job_id: UUID) -> int:
+    """How many known pages of a job are not final."""
+    query = select(func.count()).where(
+        Work.job_id == job_id,
+        Work.kind == WorkKind.RECOGNISE,
+        Work.status.in_((WorkStatus.QUEUED, WorkStatus.RUNNING)),
+    )
+    return session.execute(query).scalar_one()
+
+
+def numbers(session: Session, job_id: UUID, status: WorkStatus) -> list[int]:
+    """The numbers of a job's pages that are in a status, in order."""
+    query = (
+        select(Work.page_no)
+        .where(Work.job_id == job_id, Work.kind == WorkKind.RECOGNISE, Work.status == status)
+        .order_by(Work.page_no)
+    )
+    return list(session.scalars(query))
+
+
+def begin(session: Session, held: Claim, source_pages: int) -> Job | None:
+    """Write down how many pages a job has, before the first of them; None: the claim is lost.
+
+    Raises InvalidPageRange where the job's range chooses none of them.
+    """
+    job = jobs.start(session, held)
+    if job is not None and job.pages_total is None:
+        job.source_pages = source_pages
+        job.pages_total = len(jobs.chosen_pages(job))
+        job.warnings = [*job.warnings, *_dropped(job)]
+    return job
+
+
+def add(session: Session, held: Claim, rendered: Sequence[Rendered]) -> bool:
+    """Insert pages with the work to recognise them; False where the claim of prepare is lost.
+
+    Pages that are there already, from an earlier attempt, stay as they are.
+    """
+    job = jobs.start(session, held)
+    if job is None:
+        return False
+    fresh = _insert(session, job, rendered)
+    failed = [page for page in rendered if page.error is not None and page.page_no in fresh]
+    for page in failed:
+        work.add_ended(session, job, page.page_no, WorkStatus.FAILED, page.error)
+    good = [page.page_no for page in rendered if page.error is None and page.page_no in fresh]
+    work.add(session, job, WorkKind.RECOGNISE, good)
+    if failed:
+        _count(session, job, failed=len(failed))
+    return True
+
+
+def give_up(session: Session, held: Claim, error: OctavoError) -> bool:
+    """End prepare for good: pages it has not rendered fail, or the job where there are none."""
+    job = jobs.lock(session, held.job_id)
+    if job is None or job.pages_total is None or not known(session, held.job_id):
+        return jobs.fail(session, held, error)
+    if not work.end(session, held, WorkStatus.FAILED, error):
+        return False
+    missing = sorted(set(jobs.chosen_pages(job)) - known(session, job.id))
+    _insert(session, job, [Rendered(page_no, error=error) for page_no in missing])
+    for page_no in missing:
+        work.add_ended(session, job, page_no, WorkStatus.FAILED, error)
+    if missing:
+        _count(session, job, failed=len(missing))
+    return True
+
+
+def image_key(session: Session, held: Claim) -> str | None:
+    """Where the image of a claimed page lies."""
+    query = select(Page.image_key).where(Page.job_id == held.job_id, Page.page_no == held.page_no)
+    return session.execute(query).scalar_one_or_none()
+
+
+def succeed(session: Session, held: Claim, recognition: Recognition) -> bool:
+    """Store what was read of a page; False where the claim is lost, and nothing is stored."""
+    job = jobs.lock(session, held.job_id)
+    if job is None or not work.end(session, held, WorkStatus.SUCCEEDED):
+        return False
+    session.add(
+        StoredRecognition(
+            job_id=held.job_id,
+            page_no=held.page_no,
+            tenant=held.tenant,
+            attempt=held.attempt,
+            needs_review=needs_review(recognition),
+            confidence=recognition.confidence,
+            body=recognition.model_dump_json(),
+        )
+    )
+    _add_usage(job, recognition)
+    _count(session, job, succeeded=1)
+    return True
+
+
+def fail(session: Session, held: Claim, error: OctavoError) -> bool:
+    """End a page with an error; False where the claim is lost."""
+    job = jobs.lock(session, held.job_id)
+    if job is None or not work.end(session, held, WorkStatus.FAILED, error):
+        return False
+    _count(session, job, failed=1)
+    return True
+
+
+def needs_review(recognition: Recognition) -> bool:
+    """Whether a person should look: the text is cut off, loops, or was read unsurely."""
+    if recognition.finish_reason is not FinishReason.STOP:
+        return True
+    return recognition.confidence is not None and recognition.confidence < REVIEW_BELOW_CONFIDENCE
+
+
+def read(
+    session: Session, job_id: UUID, *, after: int = 0, most: int = 50
+) -> Sequence[Row[Page, Work, float | None, bool]]:
+    """Pages in order with their work, from after page `after`, without what was read."""
+    query = (
+        select(Page, Work, StoredRecognition.confidence, StoredRecognition.needs_review)
+        .join(Work, (Work.job_id == Page.job_id) & (Work.page_no == Page.page_no))
+        .outerjoin(
+            StoredRecognition,
+            (StoredRecognition.job_id == Page.job_id) & (StoredRecognition.page_no == Page.page_no),
+        )
+        .where(Page.job_id == job_id, Page.page_no > after, Work.kind == WorkKind.RECOGNISE)
+        .order_by(Page.page_no)
+        .limit(most)
+    )
+    return session.execute(query).all()
+
+
+def finished(
+    session: Session, job_id: UUID, *, after: int = 0, most: int = 50
+) -> list[DocumentPage]:
+    """Pages that are final, in order, from after page `after`, with what was read or why not."""
+    query = (
+        select(Page, Work.status, Work.error, StoredRecognition)
+        .join(Work, (Work.job_id == Page.job_id) & (Work.page_no == Page.page_no))
+        .outerjoin(
+            StoredRecognition,
+            (StoredRecognition.job_id == Page.job_id) & (StoredRecognition.page_no == Page.page_no),
+        )
+        .where(Page.job_id == job_id, Page.page_no > after, Work.kind == WorkKind.RECOGNISE)
+        .where(Work.status.not_in((WorkStatus.QUEUED, WorkStatus.RUNNING)))
+        .order_by(Page.page_no)
+        .limit(most)
+    )
+    return [_document_page(*row) for row in session.execute(query)]
+
+
+def _document_page(
+    page: Page, status: WorkStatus, error: dict[str, Any] | None, stored: StoredRecognition | None
+) -> DocumentPage:
+    if stored is None:
+        facts = ProblemFacts.model_validate(error) if error else None
+        return DocumentPage(page=page.page_no, status=status, error=facts)
+    assert page.width is not None
+    assert page.height is not None
+    return DocumentPage.of(
+        page.page_no,
+        width=page.width,
+        height=page.height,
+        recognition=Recognition.model_validate_json(stored.body),
+        needs_review=stored.needs_review,
+    )
+
+
+_REUSE = (
+    """
+    INSERT INTO pages (job_id, page_no, tenant, width, height)
+    SELECT :new, page_no, tenant, width, height FROM pages
+    WHERE job_id = :old AND page_no = ANY(:page_nos)
+    """,
+    """
+    INSERT INTO work (tenant, job_id, kind, page_no, queue, priority, status, attempt)
+    SELECT tenant, :new, kind, page_no, queue, priority, status, attempt FROM work
+    WHERE job_id = :old AND kind = 'recognise' AND page_no = ANY(:page_nos)
+    """,
+    """
+    INSERT INTO recognitions (job_id, page_no, tenant, attempt, needs_review, confidence, body)
+    SELECT :new, page_no, tenant, attempt, needs_review, confidence, body FROM recognitions
+    WHERE job_id = :old AND page_no = ANY(:page_nos)
+    """,
+)
+
+
+def reuse(session: Session, old: Job, new: Job, page_nos: Sequence[int]) -> None:
+    """Give a new job good pages of an old one, so that they are not read again."""
+    values = {"old": old.id, "new": new.id, "page_nos": list(page_nos)}
+    for statement in _REUSE:
+        session.execute(text(statement), values)
+    new.source_pages, new.pages_total = old.source_pages, old.pages_total
+    new.pages_succeeded = len(page_nos)
+
+
+def _insert(session: Session, job: Job, rendered: Sequence[Rendered]) -> set[int]:
+    """Insert pages; the numbers of those that were not there yet."""
+    if not rendered:
+        return set()
+    rows = [
+        {
+            "job_id": job.id,
+            "page_no": page.page_no,
+            "tenant": job.tenant,
+            "image_key": page.image_key,
+            "width": page.width,
+            "height": page.height,
+        }
+        for page in rendered
+    ]
+    statement = insert(Page).values(rows).on_conflict_do_nothing().returning(Page.page_no)
+    return set(session.scalars(statement))
+
+
+def _count(session: Session, job: Job, *, succeeded: int = 0, failed: int = 0) -> None:
+    """Move a locked job's counters; the last page queues the assembling."""
+    job.pages_succeeded += succeeded
+    job.pages_failed += failed
+    session.flush()
+    if job.pages_succeeded + job.pages_failed == job.pages_total:
+        work.add(session, job, WorkKind.ASSEMBLE)
+
+
+def _add_usage(job: Job, recognition: Recognition) -> None:
+    usage = recognition.usage
+    if usage.vision_tokens is not None:
+        job.vision_tokens = (job.vision_tokens or 0) + usage.vision_tokens
+    if usage.output_tokens is not None:
+        job.output_tokens = (job.output_tokens or 0) + usage.output_tokens
+    job.engine_seconds += usage.engine_seconds
+
+
+def _dropped(job: Job) -> list[str]:
+    """What to tell of a page range that goes past the end."""
+    chosen, total = job.options.get("pages"), job.source_pages
+    if chosen is None or total is None or not PageRange.parse(chosen).exceeds(total):
+        return []
+    return [f"pages: the document has {total} pages; what lies beyond was left out"]

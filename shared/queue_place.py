@@ -1,0 +1,46 @@
+"""What stands before a job that waits. An estimate: fairness may let it pass much of this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared.models import Job
+from shared.work import recognise_queue
+
+COUNTED = 10_000
+"""Neither count goes beyond: a poller's question must not read a long queue."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Jobs that wait to be prepared, and pages that wait to be read, before a job."""
+
+    jobs_ahead: int
+    pages_ahead: int
+
+
+_FIND = text(
+    """
+    SELECT
+      (SELECT count(*) FROM (
+         SELECT FROM work WHERE queue = 'prepare' AND priority = :lane AND status = 'queued'
+           AND sent_at IS NULL AND due_at < :since LIMIT :most) AS jobs),
+      (SELECT count(*) FROM (
+         SELECT FROM work WHERE queue = :pages AND priority = :lane AND status = 'queued'
+           AND sent_at IS NULL LIMIT :most) AS pages)
+    """
+)
+
+
+def find(session: Session, job: Job) -> Place:
+    """Where a queued job stands."""
+    values = {
+        "lane": job.priority,
+        "since": job.created_at,
+        "pages": recognise_queue(job.engine),
+        "most": COUNTED,
+    }
+    return Place(*session.execute(_FIND, values).one())

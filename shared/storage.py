@@ -1,0 +1,217 @@
+"""The object store: bytes under keys, in one bucket of an S3-compatible server.
+
+Everything that belongs to a job lies under one prefix, `TENANT/JOB/`, so that deleting a job is
+deleting a prefix. What an attempt of some work writes has the attempt in its key: a late writer
+cannot overwrite what the owner wrote.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+from uuid import UUID
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared.config import settings
+from shared.errors import DependencyUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ObjectIdentifierTypeDef
+
+PART_BYTES = 8 * 1024**2
+"""Size of a part of a multipart upload; smaller objects are put at once."""
+
+_MISSING = {"NoSuchKey", "404", "NotFound"}
+
+
+class ObjectMissing(Exception):
+    """There is no object under the key."""
+
+
+def client(
+    *,
+    url: str,
+    region: str,
+    access_key: str,
+    secret_key: str,
+    connect_seconds: float = 2,
+    read_seconds: float = 10,
+    attempts: int = 3,
+    connections: int = 32,
+) -> S3Client:
+    """An S3 client; may be used by many threads at once."""
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=region,
+        config=Config(
+            signature_version="s3v4",  # without it a presigned length is not enforced
+            s3={"addressing_style": "path"},
+            connect_timeout=connect_seconds,
+            read_timeout=read_seconds,
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            max_pool_connections=connections,
+            # Checksums that S3 alone knows break other servers; TLS and our SHA-256 guard bytes.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def job_prefix(tenant: UUID, job_id: UUID) -> str:
+    """What the keys of all objects of a job begin with."""
+    return f"{tenant.hex}/{job_id.hex}/"
+
+
+def source_key(tenant: UUID, job_id: UUID) -> str:
+    """Where the uploaded document lies."""
+    return f"{job_prefix(tenant, job_id)}source"
+
+
+def page_key(tenant: UUID, job_id: UUID, page_no: int, attempt: int) -> str:
+    """Where an attempt of prepare puts the image of a page."""
+    return f"{job_prefix(tenant, job_id)}pages/{page_no}/{attempt}.jpg"
+
+
+def result_key(tenant: UUID, job_id: UUID, attempt: int, extension: str) -> str:
+    """Where an attempt of assemble puts the result in one format."""
+    return f"{job_prefix(tenant, job_id)}result/{attempt}/document.{extension}"
+
+
+def put(key: str, body: bytes, media_type: str = "application/octet-stream") -> None:
+    """Store `body` whole under `key`."""
+    with _typed_errors():
+        _store().put_object(Bucket=_bucket(), Key=key, Body=body, ContentType=media_type)
+
+
+def get(key: str) -> bytes:
+    """The bytes under `key`; raises ObjectMissing."""
+    with _typed_errors():
+        answer = _store().get_object(Bucket=_bucket(), Key=key)
+        return answer["Body"].read()
+
+
+def stream(key: str) -> Iterator[bytes]:
+    """The bytes under `key` in pieces; raises ObjectMissing before the first."""
+    with _typed_errors():
+        body = _store().get_object(Bucket=_bucket(), Key=key)["Body"]
+    return body.iter_chunks(256 * 1024)
+
+
+def download(key: str, file: IO[bytes]) -> None:
+    """Write the bytes under `key` into `file`; raises ObjectMissing."""
+    with _typed_errors():
+        for piece in _store().get_object(Bucket=_bucket(), Key=key)["Body"].iter_chunks(1024**2):
+            file.write(piece)
+
+
+def copy(source: str, target: str) -> None:
+    """Store again under `target` what lies under `source`; raises ObjectMissing."""
+    with _typed_errors():
+        _store().copy(  # in parts where it is large, and inside the store
+            {"Bucket": _bucket(), "Key": source}, _bucket(), target
+        )
+
+
+def delete_prefix(prefix: str) -> int:
+    """Delete all objects whose keys begin with `prefix`; how many there were."""
+    deleted = 0
+    with _typed_errors():
+        pages = _store().get_paginator("list_objects_v2").paginate(Bucket=_bucket(), Prefix=prefix)
+        for page in pages:
+            keys: list[ObjectIdentifierTypeDef] = [
+                {"Key": entry["Key"]} for entry in page.get("Contents", [])
+            ]
+            if keys:
+                _store().delete_objects(Bucket=_bucket(), Delete={"Objects": keys, "Quiet": True})
+                deleted += len(keys)
+    return deleted
+
+
+class Writer:
+    """An object written piece by piece, with at most one part of it in memory.
+
+    Nothing lies under the key before `close`; `abort` leaves nothing behind.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._upload_id: str | None = None
+        self._parts: list[CompletedPartTypeDef] = []
+
+    def part(self, body: bytes) -> None:
+        """Store the next part, of PART_BYTES or more; only the last may be smaller."""
+        with _typed_errors():
+            if self._upload_id is None:
+                answer = _store().create_multipart_upload(Bucket=_bucket(), Key=self._key)
+                self._upload_id = answer["UploadId"]
+            number = len(self._parts) + 1
+            stored = _store().upload_part(
+                Bucket=_bucket(),
+                Key=self._key,
+                UploadId=self._upload_id,
+                PartNumber=number,
+                Body=body,
+            )
+            self._parts.append({"ETag": stored["ETag"], "PartNumber": number})
+
+    def close(self, rest: bytes, media_type: str) -> None:
+        """Store the last part, which may be the only one, and make the object appear."""
+        if self._upload_id is None:
+            put(self._key, rest, media_type)
+            return
+        if rest:
+            self.part(rest)
+        with _typed_errors():
+            _store().complete_multipart_upload(
+                Bucket=_bucket(),
+                Key=self._key,
+                UploadId=self._upload_id,
+                MultipartUpload={"Parts": self._parts},
+            )
+
+    def abort(self) -> None:
+        """Forget the parts stored so far."""
+        if self._upload_id is None:
+            return
+        with _typed_errors():
+            _store().abort_multipart_upload(
+                Bucket=_bucket(), Key=self._key, UploadId=self._upload_id
+            )
+
+
+@functools.cache
+def _store() -> S3Client:
+    where = settings()
+    return client(
+        url=where.store_url,
+        region=where.store_region,
+        access_key=where.store_access_key.get_secret_value(),
+        secret_key=where.store_secret_key.get_secret_value(),
+    )
+
+
+def _bucket() -> str:
+    return settings().store_bucket
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    """Turn what the store's client raises into what callers act on."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in _MISSING:
+            raise ObjectMissing from error
+        raise DependencyUnavailable("The object store refused.", retry_after_seconds=5) from error
+    except BotoCoreError as error:
+        message = "The object store does not answer."
+        raise DependencyUnavailable(message, retry_after_seconds=5) from error

@@ -1,0 +1,324 @@
+"""The queue of record: every transition of a unit of work, each one guarded UPDATE.
+
+    queued --claim--> running --end--> succeeded | failed | cancelled
+    running --release, retry_later, rescue--> queued
+
+A claim holds a lease and an attempt. The attempt is a fencing token: it only grows, and whoever
+holds an old one matches no row. Times are Postgres's own, so that clocks need not agree.
+
+Order of locks, always: the job's row first (`jobs.lock`), then rows of work by id. `release`,
+`retry_later`, `renew`, `rescue` and `resend` touch no job row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CursorResult, TextClause, bindparam, func, literal, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, insert
+from sqlalchemy.orm import Session
+
+from shared.config import settings
+from shared.errors import OctavoError
+from shared.models import NOW, Job, Work
+from shared.status import Lane, WorkKind, WorkStatus
+
+INSERT_ROWS = 500
+"""Rows of work inserted by one statement."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One attempt at a unit of work, and the proof of holding it."""
+
+    id: int
+    kind: WorkKind
+    tenant: UUID
+    job_id: UUID
+    page_no: int  # 0 where the work is a whole job's
+    queue: str
+    attempt: int
+    failures: int
+
+
+def recognise_queue(engine: str) -> str:
+    """The queue of the workers that run `engine`."""
+    return f"{WorkKind.RECOGNISE}.{engine}"
+
+
+def add(session: Session, job: Job, kind: WorkKind, page_nos: Sequence[int] = (0,)) -> None:
+    """Make work for a job, due at once; what is there already stays as it is."""
+    queue = recognise_queue(job.engine) if kind is WorkKind.RECOGNISE else kind
+    shared = {"tenant": job.tenant, "job_id": job.id, "kind": kind, "queue": queue}
+    for start in range(0, len(page_nos), INSERT_ROWS):
+        rows = [
+            {**shared, "priority": job.priority, "page_no": page_no}
+            for page_no in page_nos[start : start + INSERT_ROWS]
+        ]
+        session.execute(insert(Work).values(rows).on_conflict_do_nothing())
+
+
+def add_ended(
+    session: Session, job: Job, page_no: int, status: WorkStatus, error: OctavoError | None
+) -> None:
+    """Record a page's work that is over before any worker could take it."""
+    session.execute(
+        insert(Work)
+        .values(
+            tenant=job.tenant,
+            job_id=job.id,
+            kind=WorkKind.RECOGNISE,
+            page_no=page_no,
+            queue=recognise_queue(job.engine),
+            priority=job.priority,
+            status=status,
+            error=error.facts() if error else None,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+_CLAIM = (
+    update(Work)
+    .where(Work.id == bindparam("work_id"), Work.status == WorkStatus.QUEUED, Work.due_at <= NOW)
+    .values(
+        status=WorkStatus.RUNNING,
+        attempt=Work.attempt + 1,
+        worker=bindparam("worker_id"),
+        lease_until=NOW + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("lease")),
+    )
+    .returning(
+        Work.id,
+        Work.kind,
+        Work.tenant,
+        Work.job_id,
+        Work.page_no,
+        Work.queue,
+        Work.attempt,
+        Work.failures,
+    )
+)
+
+
+def claim(session: Session, work_id: int, worker: str) -> Claim | None:
+    """Take a unit of work; None where it is somebody else's, final, or not yet due."""
+    values = {"work_id": work_id, "worker_id": worker, "lease": settings().lease_seconds}
+    row = session.execute(_CLAIM, values).one_or_none()
+    if row is None:
+        return None
+    kind = WorkKind(row.kind)
+    return Claim(
+        row.id, kind, row.tenant, row.job_id, row.page_no, row.queue, row.attempt, row.failures
+    )
+
+
+def is_mine(session: Session, held: Claim) -> bool:
+    """Whether the claim still holds; if so it does until the transaction ends."""
+    query = text(
+        "SELECT 1 FROM work WHERE id = :id AND attempt = :attempt AND status = 'running' "
+        "FOR NO KEY UPDATE"
+    )
+    return session.execute(query, {"id": held.id, "attempt": held.attempt}).first() is not None
+
+
+_RENEW = text(
+    # In order of id: several rows locked in no order would deadlock with a cancellation.
+    """
+    WITH mine AS (
+      SELECT w.id FROM work w
+      JOIN unnest(:ids, :attempts) AS held(id, attempt)
+        ON w.id = held.id AND w.attempt = held.attempt
+      WHERE w.status = 'running' ORDER BY w.id FOR NO KEY UPDATE OF w)
+    UPDATE work w SET lease_until = now() + make_interval(secs => :lease)
+    FROM mine WHERE w.id = mine.id RETURNING w.id
+    """
+).bindparams(bindparam("ids", type_=ARRAY(BIGINT)), bindparam("attempts", type_=ARRAY(INTEGER)))
+
+
+def renew(session: Session, held: Iterable[Claim]) -> set[int]:
+    """Lengthen the leases; the ids that are still held. The others are cancelled or lost."""
+    claims = list(held)
+    values = {
+        "ids": [claim.id for claim in claims],
+        "attempts": [claim.attempt for claim in claims],
+        "lease": settings().lease_seconds,
+    }
+    return set(session.execute(_RENEW, values).scalars())
+
+
+def end(
+    session: Session, held: Claim, status: WorkStatus, error: OctavoError | None = None
+) -> bool:
+    """Make work final where the claim still holds; the job's row must be locked."""
+    return _change(session, held, status=status, error=error.facts() if error else None)
+
+
+def release(session: Session, held: Claim, *, delay_seconds: float = 0) -> bool:
+    """Give work back through no fault of its own: no failure is counted."""
+    due = NOW + func.make_interval(0, 0, 0, 0, 0, 0, delay_seconds)
+    return _change(session, held, status=WorkStatus.QUEUED, sent_at=None, due_at=due)
+
+
+def retry_later(session: Session, held: Claim) -> bool:
+    """Give failed work back; it comes due after 0, 1, 3, 7 ... seconds."""
+    due = NOW + func.make_interval(0, 0, 0, 0, 0, 0, _backoff_seconds(held.failures))
+    return _change(
+        session,
+        held,
+        status=WorkStatus.QUEUED,
+        sent_at=None,
+        due_at=due,
+        failures=Work.failures + 1,
+    )
+
+
+_PICK = text(
+    # A loose index scan finds the tenants that have due work without reading all of it; the one
+    # with the smallest share of busy work is served first, and each further row raises its share.
+    """
+    WITH RECURSIVE waiting(tenant) AS (
+      (SELECT tenant FROM work WHERE queue = :queue AND priority = :lane
+         AND status = 'queued' AND sent_at IS NULL ORDER BY tenant LIMIT 1)
+      UNION ALL
+      SELECT (SELECT w.tenant FROM work w WHERE w.queue = :queue AND w.priority = :lane
+                AND w.status = 'queued' AND w.sent_at IS NULL AND w.tenant > waiting.tenant
+              ORDER BY w.tenant LIMIT 1)
+      FROM waiting WHERE waiting.tenant IS NOT NULL),
+    busy AS (
+      SELECT tenant, count(*) AS n FROM work WHERE queue = :queue
+        AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL)) GROUP BY tenant),
+    turns AS (
+      SELECT due.id, (coalesce(busy.n, 0) + row_number() OVER (
+               PARTITION BY waiting.tenant ORDER BY due.due_at, due.id)) / tenants.weight AS turn
+      FROM waiting JOIN tenants ON tenants.id = waiting.tenant
+      LEFT JOIN busy ON busy.tenant = waiting.tenant
+      CROSS JOIN LATERAL (
+        SELECT id, due_at FROM work w WHERE w.queue = :queue AND w.priority = :lane
+          AND w.tenant = waiting.tenant AND w.status = 'queued' AND w.sent_at IS NULL
+          AND w.due_at <= now() ORDER BY w.due_at, w.id
+        LIMIT greatest(0, least(:n, tenants.max_busy - coalesce(busy.n, 0)))) due),
+    picked AS (SELECT id FROM turns ORDER BY turn, id LIMIT :n)
+    UPDATE work w SET sent_at = now(), sends = sends + 1 FROM picked
+    WHERE w.id = picked.id AND w.status = 'queued' AND w.sent_at IS NULL RETURNING w.id
+    """
+)
+
+
+def pick(session: Session, queue: str, lane: Lane, most: int) -> list[int]:
+    """Mark at most `most` due units as sent, fair across tenants; their ids."""
+    rows = session.execute(_PICK, {"queue": queue, "lane": lane, "n": most}).scalars()
+    return list(rows)
+
+
+def unsend(session: Session, ids: Sequence[int]) -> None:
+    """Undo `pick` for work that could not be published."""
+    session.execute(
+        update(Work).where(Work.id.in_(ids), Work.status == WorkStatus.QUEUED).values(sent_at=None)
+    )
+
+
+def busy(session: Session, queue: str) -> int:
+    """How many units of a queue are sent or running."""
+    query = text(
+        "SELECT FROM work WHERE queue = :queue "
+        "AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL))"
+    )
+    return len(session.execute(query, {"queue": queue}).all())
+
+
+_DUE = text(
+    """
+    SELECT queue, lane FROM unnest(:queues) AS q(queue), unnest(:lanes) AS l(lane)
+    WHERE EXISTS (SELECT FROM work WHERE work.queue = q.queue AND priority = lane
+                    AND status = 'queued' AND sent_at IS NULL AND due_at <= now())
+    """
+).bindparams(
+    bindparam("queues", type_=ARRAY(Work.queue.type)),
+    bindparam("lanes", type_=ARRAY(Work.queue.type)),
+)
+
+
+def due(session: Session, queues: Sequence[str]) -> set[tuple[str, Lane]]:
+    """Which queues and lanes have work to send."""
+    rows = session.execute(_DUE, {"queues": list(queues), "lanes": [str(lane) for lane in Lane]})
+    return {(row.queue, Lane(row.lane)) for row in rows}
+
+
+_RESCUE = text(
+    """
+    WITH overdue AS (
+      SELECT id FROM work WHERE status = 'running' AND lease_until < now()
+        AND failures + 1 < :max_failures ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
+    UPDATE work w SET status = 'queued', sent_at = NULL, lease_until = NULL,
+      failures = failures + 1,
+      due_at = now() + make_interval(secs => least(power(2, failures) - 1, 60))
+    FROM overdue WHERE w.id = overdue.id RETURNING w.id
+    """
+)
+
+
+def rescue(session: Session) -> int:
+    """Queue work again whose lease ran out; how much. An unexplained end counts as a failure."""
+    return _count(session, _RESCUE, max_failures=settings().max_failures)
+
+
+_RESEND = text(
+    """
+    WITH lost AS (
+      SELECT id FROM work WHERE status = 'queued'
+        AND sent_at < now() - make_interval(secs => :resend)
+      ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
+    UPDATE work w SET sent_at = NULL FROM lost WHERE w.id = lost.id RETURNING w.id
+    """
+)
+
+
+def resend(session: Session) -> int:
+    """Let work be sent again whose message came to nothing; how much."""
+    return _count(session, _RESEND, resend=settings().resend_seconds)
+
+
+def exhausted(session: Session) -> list[Claim]:
+    """The claims whose lease ran out once too often; to be ended one by one."""
+    query = text(
+        "SELECT id, kind, tenant, job_id, page_no, queue, attempt, failures FROM work "
+        "WHERE status = 'running' AND lease_until < now() AND failures + 1 >= :max_failures LIMIT 100"
+    )
+    rows = session.execute(query, {"max_failures": settings().max_failures})
+    return [Claim(row.id, WorkKind(row.kind), *row[2:]) for row in rows]
+
+
+def cancel_all(session: Session, job_id: UUID) -> None:
+    """Cancel what a job still has to do; the job's row must be locked."""
+    query = text(
+        """
+        WITH unfinished AS (
+          SELECT id FROM work WHERE job_id = :job_id AND status IN ('queued', 'running')
+          ORDER BY id FOR NO KEY UPDATE)
+        UPDATE work w SET status = 'cancelled', lease_until = NULL
+        FROM unfinished WHERE w.id = unfinished.id
+        """
+    )
+    session.execute(query, {"job_id": job_id})
+
+
+def _backoff_seconds(failures: int) -> int:
+    return min((1 << failures) - 1, 60)
+
+
+def _change(session: Session, held: Claim, **values: Any) -> bool:
+    change = (
+        update(Work)
+        .where(Work.id == held.id, Work.attempt == held.attempt, Work.status == WorkStatus.RUNNING)
+        .values(lease_until=literal(None), **values)
+    )
+    result = session.execute(change)
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1
+
+
+def _count(session: Session, statement: TextClause, **values: Any) -> int:
+    return len(session.execute(statement, values).all())

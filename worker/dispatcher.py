@@ -1,0 +1,112 @@
+"""The dispatcher: the only sender of messages. Due work goes from Postgres to the broker.
+
+A window ahead of the live workers, no more: who is next is decided as late as possible, a flushed
+broker costs little, and cancelled work was never sent. Work is marked as sent, committed, and then
+published: a crash in between costs the time after which the sweeper lets it be sent again.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from sqlalchemy.orm import Session
+
+from shared import work, workers
+from shared.config import settings
+from shared.db import sole_holder, transaction
+from shared.errors import DependencyUnavailable
+from shared.status import Lane
+from worker.app import app
+
+ADVISORY_LOCK = 7_242_302
+WINDOW = 1.25
+"""Messages ahead of the live workers, as a multiple of their slots."""
+BATCH_SHARE = 0.2
+"""What of each window the batch lane keeps while it has due work."""
+SLOTS_READ_EVERY_SECONDS = 0.5
+BACK_OFF_SECONDS = 0.5
+
+log = structlog.get_logger()
+
+
+class Dispatcher:
+    """Rounds of sending, by one dispatcher at a time; a second one stands by."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, int] = {}
+        self._slots_read_at = -math.inf
+
+    def run(self, stop: threading.Event) -> None:
+        """Send due work until told to stop."""
+        while not stop.is_set():
+            try:
+                with sole_holder(ADVISORY_LOCK, stop) as still_sole:
+                    self._rounds(stop, still_sole)
+            except DependencyUnavailable as error:
+                log.warning("dispatch_paused", detail=error.detail)
+                stop.wait(BACK_OFF_SECONDS)
+
+    def _rounds(self, stop: threading.Event, still_sole: Callable[[], None]) -> None:
+        while not stop.is_set():
+            if self._slots_are_old():
+                still_sole()
+                self._read_slots()
+            if not self.round():
+                stop.wait(settings().dispatch_seconds)
+
+    def round(self) -> int:
+        """Send what is due and fits into the windows; how much."""
+        if not self._slots:
+            return 0
+        with transaction() as session:
+            due = work.due(session, list(self._slots))
+        return sum(self._fill(queue, due) for queue in sorted({queue for queue, _ in due}))
+
+    def _fill(self, queue: str, due: set[tuple[str, Lane]]) -> int:
+        window = math.ceil(self._slots[queue] * WINDOW)
+        with transaction() as session:
+            room = window - work.busy(session, queue)
+            ids = _pick(session, queue, room, {lane for name, lane in due if name == queue})
+        if ids:
+            _publish(queue, ids)
+        return len(ids)
+
+    def _slots_are_old(self) -> bool:
+        return time.monotonic() - self._slots_read_at > SLOTS_READ_EVERY_SECONDS
+
+    def _read_slots(self) -> None:
+        with transaction() as session:
+            self._slots = workers.live_slots(session)
+        self._slots_read_at = time.monotonic()
+
+
+def _pick(session: Session, queue: str, room: int, lanes: set[Lane]) -> list[int]:
+    if room <= 0:
+        return []
+    reserved = math.ceil(room * BATCH_SHARE) if Lane.BATCH in lanes else 0
+    ids = work.pick(session, queue, Lane.BATCH, reserved) if reserved else []
+    ids += work.pick(session, queue, Lane.INTERACTIVE, room - len(ids))
+    if Lane.BATCH in lanes and len(ids) < room:
+        ids += work.pick(session, queue, Lane.BATCH, room - len(ids))
+    return ids
+
+
+def _publish(queue: str, ids: list[int]) -> None:
+    """Send a message for each id; those that the broker did not take were never sent."""
+    kind = queue.partition(".")[0]
+    sent = 0
+    try:
+        for work_id in ids:
+            app.send_task(kind, args=[work_id], queue=queue, ignore_result=True)
+            sent += 1
+    except (OperationalError, RedisError, OSError) as error:
+        with transaction() as session:
+            work.unsend(session, ids[sent:])
+        message = f"The broker took {sent} of {len(ids)} messages."
+        raise DependencyUnavailable(message) from error

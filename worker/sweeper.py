@@ -1,0 +1,128 @@
+"""The sweeper: what nobody else ends, it ends.
+
+It gives back work whose lease ran out, lets messages be sent again that came to nothing, ends jobs
+past their deadline, and takes away what retention or a deletion says, objects first. Several may
+run; each step is safe to do twice.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from shared import failure, jobs, storage, work, workers
+from shared.config import settings
+from shared.db import transaction
+from shared.errors import DependencyUnavailable
+
+log = structlog.get_logger()
+
+
+class Sweeper:
+    """Rounds of sweeping."""
+
+    def __init__(self) -> None:
+        self._rescue_from = time.monotonic() + self._grace_seconds
+
+    @property
+    def _grace_seconds(self) -> float:
+        """After an outage of the database every lease has run out, and every worker lives."""
+        return 2 * settings().heartbeat_seconds
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep until told to stop; at once again after a round that did something."""
+        while not stop.is_set():
+            if not self.round():
+                stop.wait(settings().sweep_seconds)
+
+    def round(self) -> int:
+        """Do each step once; how much there was to do."""
+        steps: list[Callable[[], int]] = [resend, end_overdue, expire, purge, check_tombstones]
+        if time.monotonic() >= self._rescue_from:
+            steps = [rescue, end_exhausted, *steps]
+        return sum(self._guarded(step) for step in [*steps, forget_workers])
+
+    def _guarded(self, step: Callable[[], int]) -> int:
+        try:
+            done = step()
+        except DependencyUnavailable as error:
+            log.warning("sweep_paused", step=step.__name__, detail=error.detail)
+            self._rescue_from = time.monotonic() + self._grace_seconds
+            return 0
+        if done:
+            log.info("swept", step=step.__name__, count=done)
+        return done
+
+
+def rescue() -> int:
+    """Queue work again whose lease ran out."""
+    with transaction() as session:
+        return work.rescue(session)
+
+
+def end_exhausted() -> int:
+    """End work whose lease ran out once too often."""
+    with transaction() as session:
+        claims = work.exhausted(session)
+    for claim in claims:
+        with transaction() as session:
+            failure.exhaust(session, claim)
+    return len(claims)
+
+
+def resend() -> int:
+    """Let work be sent again whose message came to nothing."""
+    with transaction() as session:
+        return work.resend(session)
+
+
+def end_overdue() -> int:
+    """End jobs past their deadline."""
+    with transaction() as session:
+        overdue = jobs.overdue(session)
+    for job_id in overdue:
+        with transaction() as session:
+            jobs.expire_deadline(session, job_id)
+    return len(overdue)
+
+
+def expire() -> int:
+    """Take away the bytes of jobs whose retention has ended."""
+    with transaction() as session:
+        outlived = jobs.outlived(session)
+    for job in outlived:
+        storage.delete_prefix(storage.job_prefix(job.tenant, job.id))
+        with transaction() as session:
+            jobs.expire(session, job.id)
+    return len(outlived)
+
+
+def purge() -> int:
+    """Take away objects and rows of deleted jobs."""
+    with transaction() as session:
+        deleted = jobs.deleted(session)
+    for job in deleted:
+        objects = storage.delete_prefix(storage.job_prefix(job.tenant, job.id))
+        with transaction() as session:
+            jobs.purge(session, job, objects=objects)
+    return len(deleted)
+
+
+def check_tombstones() -> int:
+    """Look once more for objects that a late worker wrote after its job was purged."""
+    with transaction() as session:
+        tombstones = jobs.tombstones_to_check(session)
+    for tombstone in tombstones:
+        objects = storage.delete_prefix(storage.job_prefix(tombstone.tenant, tombstone.job_id))
+        with transaction() as session:
+            jobs.checked(session, tombstone, objects=objects)
+    return len(tombstones)
+
+
+def forget_workers() -> int:
+    """Take workers out of the table that were not seen for long."""
+    with transaction() as session:
+        return workers.forget(session)

@@ -1,0 +1,96 @@
+"""Assemble: make one document of a job's pages, in every format, and end the job.
+
+Pages are read and written in bounded numbers, so that a document of any length takes the same
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy.orm import Session
+
+from shared import jobs, pages, storage
+from shared.db import transaction
+from shared.document import DocumentHeading, DocumentPage
+from shared.errors import NoPageReadable, OctavoError, restored
+from shared.formats import Format
+from shared.models import Job
+from shared.status import JobStatus
+from shared.work import Claim
+from worker.app import app
+from worker.heartbeat import Held
+from worker.pipeline.export import as_json, as_markdown, as_text
+from worker.tasks.attempt import carry_out, store
+
+PAGES_AT_ONCE = 50
+
+EXPORTERS = {
+    Format.JSON: as_json.pieces,
+    Format.MARKDOWN: as_markdown.pieces,
+    Format.TEXT: as_text.pieces,
+}
+
+
+@app.task(name="assemble")
+def assemble(work_id: int) -> None:
+    """Write a job's result and end it."""
+    carry_out(work_id, _load, _assemble)
+
+
+def _load(session: Session, claim: Claim) -> Job | None:
+    return session.get(Job, claim.job_id)
+
+
+def _assemble(held: Held, job: Job) -> None:
+    if jobs.outcome(job) is JobStatus.FAILED:
+        cause = _cause(_pages(held))
+        store(held, lambda session: jobs.fail(session, held.claim, cause))
+        return
+    heading = DocumentHeading(
+        job_id=jobs.public_id(job.id),
+        status=jobs.outcome(job),
+        source=jobs.source(job),
+        usage=jobs.usage(job),
+    )
+    for chosen, exporter in EXPORTERS.items():
+        _write(held, chosen, exporter(heading, _pages(held)))
+    store(held, lambda session: jobs.finish(session, held.claim))
+
+
+def _write(held: Held, chosen: Format, pieces: Iterable[str]) -> None:
+    claim = held.claim
+    key = storage.result_key(claim.tenant, claim.job_id, claim.attempt, chosen.extension)
+    writer, part = storage.Writer(key), bytearray()
+    try:
+        for piece in pieces:
+            part += piece.encode()
+            if len(part) >= storage.PART_BYTES:
+                writer.part(bytes(part))
+                part.clear()
+        writer.close(bytes(part), chosen.media_type)
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def _pages(held: Held) -> Iterator[DocumentPage]:
+    """The job's pages, in order, a few in memory at a time."""
+    last = 0
+    while True:
+        with transaction() as session:
+            some = pages.finished(session, held.claim.job_id, after=last, most=PAGES_AT_ONCE)
+        if not some:
+            return
+        yield from some
+        last = some[-1].page
+        held.touch()
+
+
+def _cause(read: Iterable[DocumentPage]) -> OctavoError:
+    """Why no page is good: what the pages say, if they agree."""
+    problems = {page.error.code: page.error for page in read if page.error is not None}
+    if len(problems) != 1:
+        return NoPageReadable()
+    [problem] = problems.values()
+    return restored(problem.code, problem.detail)

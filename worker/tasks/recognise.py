@@ -1,0 +1,52 @@
+"""Recognise: read one page with this worker's engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared import pages, storage
+from shared.errors import PageUnreadable
+from shared.models import Job, Page
+from shared.options import JobOptions
+from shared.work import Claim
+from worker import process
+from worker.app import app
+from worker.heartbeat import Held
+from worker.tasks.attempt import carry_out, store
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    image_key: str
+    options: JobOptions
+
+
+@app.task(name="recognise")
+def recognise(work_id: int) -> None:
+    """Read one page and store what the engine says of it."""
+    carry_out(work_id, _load, _read)
+
+
+def _load(session: Session, claim: Claim) -> _Assignment | None:
+    query = (
+        select(Page.image_key, Job.options)
+        .join(Job, Job.id == Page.job_id)
+        .where(Page.job_id == claim.job_id, Page.page_no == claim.page_no)
+    )
+    row = session.execute(query).one()
+    assert row.image_key is not None, "a page without an image is not queued"
+    return _Assignment(row.image_key, JobOptions.model_validate(row.options))
+
+
+def _read(held: Held, assignment: _Assignment) -> None:
+    try:
+        image = storage.get(assignment.image_key)
+    except storage.ObjectMissing as error:
+        raise PageUnreadable("The page's image is gone from the store.") from error
+    reading = process.engine().submit(image, task=assignment.options.task)
+    held.progressed, held.give_up = reading.progressed, reading.cancel
+    recognition = reading.result()
+    store(held, lambda session: pages.succeed(session, held.claim, recognition))
