@@ -1,0 +1,77 @@
+"""Real Postgres, Valkey and SeaweedFS for every test in this folder, on free ports.
+
+They are started when the folder is collected, before its test modules import anything that reads
+the settings.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
+
+from deploy.embedded.services import Services
+from tests.factory import authorization
+
+_SHORT_TIMERS = {
+    "OCTAVO_LEASE_SECONDS": "4",
+    "OCTAVO_HEARTBEAT_SECONDS": "1",
+    "OCTAVO_SWEEP_SECONDS": "0.5",
+    "OCTAVO_RESEND_SECONDS": "3",
+    "OCTAVO_ENGINES": "fake,paddle",
+    "OCTAVO_MAX_UPLOAD_BYTES": str(20 * 1024**2),
+    "OCTAVO_MAX_PAGES": "700",
+}
+
+_directory = Path(tempfile.mkdtemp(prefix="octavo-tests-"))
+_services = Services(_directory)
+
+
+def _clean_up() -> None:
+    _services.stop()
+    shutil.rmtree(_directory, ignore_errors=True)
+
+
+_services.start()
+atexit.register(_clean_up)
+os.environ.update(_services.environment() | _SHORT_TIMERS)
+
+
+@pytest.fixture(scope="session")
+def _schema() -> None:
+    from migrations import run
+
+    run.upgrade()
+
+
+@pytest.fixture(autouse=True)
+def _empty_tables(_schema: None) -> None:
+    """Each test begins with no rows."""
+    from shared.db import transaction
+
+    with transaction() as session:
+        session.execute(text("TRUNCATE tenants, workers, tombstones CASCADE"))
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    """A transaction that lasts for the whole test."""
+    from shared.db import transaction
+
+    with transaction() as opened:
+        yield opened
+
+
+@pytest.fixture
+def gateway() -> Iterator[TestClient]:
+    """The gateway's application, as a tenant with every scope talks to it."""
+    from api.app import create_app
+
+    with TestClient(create_app(), headers=authorization()) as client:
+        yield client

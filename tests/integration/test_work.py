@@ -1,0 +1,272 @@
+"""The queue of record: claims, leases, fences, fairness."""
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from shared import failure, jobs, pages, work
+from shared.db import transaction
+from shared.errors import DependencyUnavailable, EngineUnavailable, PageTimeout
+from shared.models import Job
+from shared.status import JobStatus, Lane, WorkKind, WorkStatus
+from tests.factory import (
+    claimed,
+    due_now,
+    make_job,
+    make_prepared,
+    make_tenant,
+    overdue,
+    recognition,
+    work_of,
+)
+
+
+def test_work_can_be_claimed_by_one_worker_only(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+
+    assert work.claim(session, unit.id, "one") is not None
+    assert work.claim(session, unit.id, "other") is None
+
+
+def test_a_worker_that_lost_its_page_changes_nothing(session: Session) -> None:
+    job, [unit] = make_prepared(session, 1)
+    late = claimed(session, unit)
+    overdue(session)
+    assert work.rescue(session) == 1
+    current = claimed(session, unit)
+
+    assert not pages.succeed(session, late, recognition("late"))
+    assert not pages.fail(session, late, PageTimeout())
+    assert not work.release(session, late)
+    assert not work.retry_later(session, late)
+    assert pages.succeed(session, current, recognition("current"))
+    [page] = pages.finished(session, job.id)
+    assert page.text == "current"
+
+
+def test_the_attempt_grows_also_when_work_is_released(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+    first = claimed(session, unit)
+    work.release(session, first)
+
+    assert claimed(session, unit).attempt == first.attempt + 1
+
+
+def test_a_release_counts_no_failure_and_a_rescue_does(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+    work.release(session, claimed(session, unit))
+    assert claimed(session, unit).failures == 0
+
+    overdue(session)
+    work.rescue(session)
+
+    assert claimed(session, unit).failures == 1
+
+
+def test_renewal_answers_with_what_is_still_held(session: Session) -> None:
+    job, units = make_prepared(session, 3)
+    held = [claimed(session, unit) for unit in units]
+    jobs_row = jobs.lock(session, job.id)
+    assert jobs_row is not None
+    pages.succeed(session, held[0], recognition())
+
+    assert work.renew(session, held) == {held[1].id, held[2].id}
+
+    jobs.cancel(session, job.tenant, job.id)
+    assert work.renew(session, held) == set()
+
+
+def test_a_renewed_lease_is_not_rescued(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+    held = claimed(session, unit)
+    overdue(session)
+
+    work.renew(session, [held])
+
+    assert work.rescue(session) == 0
+
+
+def test_a_sent_message_that_came_to_nothing_is_sent_again(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+    assert work.pick(session, unit.queue, Lane.INTERACTIVE, 10) == [unit.id]
+    assert work.pick(session, unit.queue, Lane.INTERACTIVE, 10) == []
+
+    session.execute(text("UPDATE work SET sent_at = now() - interval '1 hour'"))
+    assert work.resend(session) == 1
+
+    assert work.pick(session, unit.queue, Lane.INTERACTIVE, 10) == [unit.id]
+
+
+def test_work_that_could_not_be_published_was_never_sent(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+    ids = work.pick(session, unit.queue, Lane.INTERACTIVE, 10)
+
+    work.unsend(session, ids)
+
+    assert work.pick(session, unit.queue, Lane.INTERACTIVE, 10) == ids
+
+
+def test_a_loud_tenant_leaves_room_for_a_quiet_one(session: Session) -> None:
+    loud, quiet = make_tenant(session), make_tenant(session)
+    make_prepared(session, 50, tenant=loud)
+    make_prepared(session, 4, tenant=quiet)
+
+    ids = work.pick(session, "recognise.fake", Lane.INTERACTIVE, 8)
+
+    assert _tenants_of(session, ids) == {loud: 4, quiet: 4}
+
+
+def test_a_tenant_with_much_in_flight_waits_for_one_with_nothing(session: Session) -> None:
+    loud, quiet = make_tenant(session), make_tenant(session)
+    make_prepared(session, 20, tenant=loud)
+    work.pick(session, "recognise.fake", Lane.INTERACTIVE, 10)
+    make_prepared(session, 5, tenant=quiet)
+
+    ids = work.pick(session, "recognise.fake", Lane.INTERACTIVE, 5)
+
+    assert _tenants_of(session, ids) == {quiet: 5}
+
+
+def test_a_tenant_has_no_more_at_once_than_it_may(session: Session) -> None:
+    tenant = make_tenant(session)
+    session.execute(text("UPDATE tenants SET max_busy = 3"))
+    make_prepared(session, 10, tenant=tenant)
+
+    assert len(work.pick(session, "recognise.fake", Lane.INTERACTIVE, 10)) == 3
+    assert work.pick(session, "recognise.fake", Lane.INTERACTIVE, 10) == []
+
+
+def test_due_names_only_queues_and_lanes_with_work(session: Session) -> None:
+    make_prepared(session, 1, priority=Lane.BATCH)
+
+    found = work.due(session, ["prepare", "assemble", "recognise.fake"])
+
+    assert found == {("recognise.fake", Lane.BATCH)}
+
+
+def test_an_error_that_may_pass_is_tried_again_until_there_is_enough(session: Session) -> None:
+    job, [unit] = make_prepared(session, 1)
+    for _ in range(3):
+        failure.settle(session, claimed(session, unit), EngineUnavailable())
+        due_now(session)
+        assert work_of(session, job, WorkKind.RECOGNISE)[0].status is WorkStatus.QUEUED
+
+    failure.settle(session, claimed(session, unit), EngineUnavailable())
+
+    [page] = pages.finished(session, job.id)
+    assert page.error is not None
+    assert page.error.code == "page_crashed_engine"
+
+
+def test_what_is_nobodys_fault_may_happen_for_ever(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+    for _ in range(10):
+        failure.settle(session, claimed(session, unit), DependencyUnavailable())
+        due_now(session)
+
+    assert claimed(session, unit).failures == 0
+
+
+def test_a_page_that_ends_its_worker_again_and_again_ends_itself(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+    for _ in range(3):
+        claimed(session, unit)
+        overdue(session)
+        assert work.rescue(session) == 1
+        due_now(session)
+    held = claimed(session, unit)
+    overdue(session)
+
+    assert work.rescue(session) == 0
+    assert work.exhausted(session) == [held]
+
+
+def test_the_last_page_and_only_the_last_queues_the_assembling(session: Session) -> None:
+    job, units = make_prepared(session, 2)
+    pages.succeed(session, claimed(session, units[0]), recognition())
+    assert work_of(session, job, WorkKind.ASSEMBLE) == []
+
+    pages.fail(session, claimed(session, units[1]), PageTimeout())
+
+    assert len(work_of(session, job, WorkKind.ASSEMBLE)) == 1
+
+
+def test_cancelling_ends_queued_and_running_work(session: Session) -> None:
+    job, units = make_prepared(session, 3)
+    held = claimed(session, units[0])
+
+    _, now = jobs.cancel(session, job.tenant, job.id)
+
+    assert now
+    assert {unit.status for unit in work_of(session, job, WorkKind.RECOGNISE)} == {
+        WorkStatus.CANCELLED
+    }
+    assert not pages.succeed(session, held, recognition())
+    assert jobs.get(session, job.tenant, job.id).status is JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize("status", ["queued", "running"])
+def test_the_database_refuses_to_revive_what_is_final(status: str) -> None:
+    with transaction() as session:
+        job, [unit] = make_prepared(session, 1)
+        pages.succeed(session, claimed(session, unit), recognition())
+        jobs.fail(
+            session, claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0]), PageTimeout()
+        )
+
+    for table in ("work", "jobs"):
+        with pytest.raises(IntegrityError, match="is final"), transaction() as session:
+            session.execute(text(f"UPDATE {table} SET status = :status"), {"status": status})  # noqa: S608
+
+
+def test_preparing_twice_makes_each_page_once(session: Session) -> None:
+    job = make_job(session)
+    [unit] = work_of(session, job, WorkKind.PREPARE)
+    first = claimed(session, unit)
+    pages.begin(session, first, 2)
+    pages.add(session, first, [pages.Rendered(1, "first", 1, 1)])
+    overdue(session)
+    work.rescue(session)
+    second = claimed(session, unit)
+
+    assert not pages.add(session, first, [pages.Rendered(2, "first", 1, 1)])
+    assert pages.add(session, second, [pages.Rendered(n, "second", 1, 1) for n in (1, 2)])
+
+    keys = session.execute(text("SELECT page_no, image_key FROM pages ORDER BY 1")).all()
+    assert keys == [(1, "first"), (2, "second")]
+
+
+def test_pages_that_cannot_be_rendered_count_as_failed(session: Session) -> None:
+    job = make_job(session)
+    held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+    pages.begin(session, held, 1)
+
+    pages.add(session, held, [pages.Rendered(1, error=PageTimeout())])
+
+    row = session.get(Job, job.id, populate_existing=True)
+    assert row is not None
+    assert (row.pages_total, row.pages_failed) == (1, 1)
+    assert len(work_of(session, job, WorkKind.ASSEMBLE)) == 1
+
+
+def test_prepare_that_gives_up_half_way_keeps_the_good_pages(session: Session) -> None:
+    job = make_job(session)
+    held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+    pages.begin(session, held, 3)
+    pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
+
+    assert pages.give_up(session, held, PageTimeout())
+    [unit, *_] = work_of(session, job, WorkKind.RECOGNISE)
+    pages.succeed(session, claimed(session, unit), recognition())
+
+    found = pages.finished(session, job.id)
+    assert [page.status for page in found] == ["succeeded", "failed", "failed"]
+    assert len(work_of(session, job, WorkKind.ASSEMBLE)) == 1
+
+
+def _tenants_of(session: Session, ids: list[int]) -> dict[UUID, int]:
+    query = text("SELECT tenant, count(*) FROM work WHERE id = ANY(:ids) GROUP BY tenant")
+    return dict(session.execute(query, {"ids": ids}).tuples())
