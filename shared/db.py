@@ -35,8 +35,8 @@ def engine() -> Engine:
     return create_engine(
         settings().database_url.get_secret_value(),
         connect_args=CONNECT_ARGUMENTS,
-        pool_size=8,
-        max_overflow=8,
+        pool_size=16,
+        max_overflow=0,  # an overflow connection is made and dropped for each use
         pool_timeout=2,
         pool_use_lifo=True,
     )

@@ -16,12 +16,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared import jobs, work
-from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition
+from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition, Usage
 from shared.errors import OctavoError
 from shared.models import Job, Page, StoredRecognition, Work
 from shared.page_range import PageRange
 from shared.status import WorkKind, WorkStatus
 from shared.work import Claim
+
+NO_USAGE = Usage()
 
 REVIEW_BELOW_CONFIDENCE = 0.8
 """Mean confidence below which a page is flagged. Upright pages read at 0.98 and more, pages upside
@@ -92,7 +94,7 @@ def add(session: Session, held: Claim, rendered: Sequence[Rendered]) -> bool:
     good = [page.page_no for page in rendered if page.error is None and page.page_no in fresh]
     work.add(session, job, WorkKind.RECOGNISE, good)
     if failed:
-        _count(session, job, failed=len(failed))
+        _count(session, job.id, failed=len(failed))
     return True
 
 
@@ -108,7 +110,7 @@ def give_up(session: Session, held: Claim, error: OctavoError) -> bool:
     for page_no in missing:
         work.add_ended(session, job, page_no, WorkStatus.FAILED, error)
     if missing:
-        _count(session, job, failed=len(missing))
+        _count(session, job.id, failed=len(missing))
     return True
 
 
@@ -118,33 +120,54 @@ def image_key(session: Session, held: Claim) -> str | None:
     return session.execute(query).scalar_one_or_none()
 
 
+_LOCK_JOB = text("SELECT FROM jobs WHERE id = :job_id FOR NO KEY UPDATE")
+
+_STORE = text(
+    """
+    INSERT INTO recognitions (job_id, page_no, tenant, attempt, needs_review, confidence, body)
+    VALUES (:job_id, :page_no, :tenant, :attempt, :needs_review, :confidence, :body)
+    """
+)
+
+_COUNT = text(
+    """
+    UPDATE jobs SET pages_succeeded = pages_succeeded + :succeeded,
+      pages_failed = pages_failed + :failed,
+      vision_tokens = coalesce(vision_tokens + :vision_tokens, :vision_tokens, vision_tokens),
+      output_tokens = coalesce(output_tokens + :output_tokens, :output_tokens, output_tokens),
+      engine_seconds = engine_seconds + :engine_seconds
+    WHERE id = :job_id RETURNING pages_succeeded + pages_failed = pages_total
+    """
+)
+
+
 def succeed(session: Session, held: Claim, recognition: Recognition) -> bool:
     """Store what was read of a page; False where the claim is lost, and nothing is stored."""
-    job = jobs.lock(session, held.job_id)
-    if job is None or not work.end(session, held, WorkStatus.SUCCEEDED):
+    # Plain statements: this is where every page goes through, and the ORM would cost as much again.
+    page = {"job_id": held.job_id, "page_no": held.page_no, "tenant": held.tenant}
+    session.execute(_LOCK_JOB, {"job_id": held.job_id})
+    if not work.end(session, held, WorkStatus.SUCCEEDED):
         return False
-    session.add(
-        StoredRecognition(
-            job_id=held.job_id,
-            page_no=held.page_no,
-            tenant=held.tenant,
-            attempt=held.attempt,
-            needs_review=needs_review(recognition),
-            confidence=recognition.confidence,
-            body=recognition.model_dump_json(),
-        )
+    session.execute(
+        _STORE,
+        {
+            **page,
+            "attempt": held.attempt,
+            "needs_review": needs_review(recognition),
+            "confidence": recognition.confidence,
+            "body": recognition.model_dump_json(),
+        },
     )
-    _add_usage(job, recognition)
-    _count(session, job, succeeded=1)
+    _count(session, held.job_id, succeeded=1, usage=recognition.usage)
     return True
 
 
 def fail(session: Session, held: Claim, error: OctavoError) -> bool:
     """End a page with an error; False where the claim is lost."""
-    job = jobs.lock(session, held.job_id)
-    if job is None or not work.end(session, held, WorkStatus.FAILED, error):
+    session.execute(_LOCK_JOB, {"job_id": held.job_id})
+    if not work.end(session, held, WorkStatus.FAILED, error):
         return False
-    _count(session, job, failed=1)
+    _count(session, held.job_id, failed=1)
     return True
 
 
@@ -256,22 +279,18 @@ def _insert(session: Session, job: Job, rendered: Sequence[Rendered]) -> set[int
     return set(session.scalars(statement))
 
 
-def _count(session: Session, job: Job, *, succeeded: int = 0, failed: int = 0) -> None:
+def _count(
+    session: Session, job_id: UUID, *, succeeded: int = 0, failed: int = 0, usage: Usage = NO_USAGE
+) -> None:
     """Move a locked job's counters; the last page queues the assembling."""
-    job.pages_succeeded += succeeded
-    job.pages_failed += failed
-    session.flush()
-    if job.pages_succeeded + job.pages_failed == job.pages_total:
-        work.add(session, job, WorkKind.ASSEMBLE)
-
-
-def _add_usage(job: Job, recognition: Recognition) -> None:
-    usage = recognition.usage
-    if usage.vision_tokens is not None:
-        job.vision_tokens = (job.vision_tokens or 0) + usage.vision_tokens
-    if usage.output_tokens is not None:
-        job.output_tokens = (job.output_tokens or 0) + usage.output_tokens
-    job.engine_seconds += usage.engine_seconds
+    counts = {"job_id": job_id, "succeeded": succeeded, "failed": failed}
+    usage_counts = {
+        "vision_tokens": usage.vision_tokens,
+        "output_tokens": usage.output_tokens,
+        "engine_seconds": usage.engine_seconds,
+    }
+    if session.execute(_COUNT, counts | usage_counts).scalar_one():
+        work.add(session, session.get_one(Job, job_id), WorkKind.ASSEMBLE)
 
 
 def _dropped(job: Job) -> list[str]:

@@ -43,7 +43,7 @@ def client(
     connect_seconds: float = 2,
     read_seconds: float = 10,
     attempts: int = 3,
-    connections: int = 32,
+    connections: int = 400,  # kept open, so at least one a thread: dropping them costs more
 ) -> S3Client:
     """An S3 client; may be used by many threads at once."""
     return boto3.client(

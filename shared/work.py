@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, TextClause, bindparam, func, literal, text, update
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, insert
+from sqlalchemy import CursorResult, Row, TextClause, bindparam, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, JSONB, insert
 from sqlalchemy.orm import Session
 
 from shared.config import settings
 from shared.errors import OctavoError
-from shared.models import NOW, Job, Work
+from shared.models import Job, Work
 from shared.status import Lane, WorkKind, WorkStatus
 
 INSERT_ROWS = 500
@@ -81,38 +81,21 @@ def add_ended(
     )
 
 
-_CLAIM = (
-    update(Work)
-    .where(Work.id == bindparam("work_id"), Work.status == WorkStatus.QUEUED, Work.due_at <= NOW)
-    .values(
-        status=WorkStatus.RUNNING,
-        attempt=Work.attempt + 1,
-        worker=bindparam("worker_id"),
-        lease_until=NOW + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("lease")),
-    )
-    .returning(
-        Work.id,
-        Work.kind,
-        Work.tenant,
-        Work.job_id,
-        Work.page_no,
-        Work.queue,
-        Work.attempt,
-        Work.failures,
-    )
+_CLAIM = text(
+    """
+    UPDATE work SET status = 'running', attempt = attempt + 1, worker = :worker,
+      lease_until = now() + make_interval(secs => :lease)
+    WHERE id = :id AND status = 'queued' AND due_at <= now()
+    RETURNING id, kind, tenant, job_id, page_no, queue, attempt, failures
+    """
 )
 
 
 def claim(session: Session, work_id: int, worker: str) -> Claim | None:
     """Take a unit of work; None where it is somebody else's, final, or not yet due."""
-    values = {"work_id": work_id, "worker_id": worker, "lease": settings().lease_seconds}
+    values = {"id": work_id, "worker": worker, "lease": settings().lease_seconds}
     row = session.execute(_CLAIM, values).one_or_none()
-    if row is None:
-        return None
-    kind = WorkKind(row.kind)
-    return Claim(
-        row.id, kind, row.tenant, row.job_id, row.page_no, row.queue, row.attempt, row.failures
-    )
+    return None if row is None else _claim_of(row)
 
 
 def is_mine(session: Session, held: Claim) -> bool:
@@ -149,30 +132,38 @@ def renew(session: Session, held: Iterable[Claim]) -> set[int]:
     return set(session.execute(_RENEW, values).scalars())
 
 
+_END = text(
+    """
+    UPDATE work SET status = :status, error = :error, lease_until = NULL
+    WHERE id = :id AND attempt = :attempt AND status = 'running'
+    """
+).bindparams(bindparam("error", type_=JSONB(none_as_null=True)))
+
+
 def end(
     session: Session, held: Claim, status: WorkStatus, error: OctavoError | None = None
 ) -> bool:
     """Make work final where the claim still holds; the job's row must be locked."""
-    return _change(session, held, status=status, error=error.facts() if error else None)
+    return _change(session, held, _END, status=status, error=error.facts() if error else None)
+
+
+_RELEASE = text(
+    """
+    UPDATE work SET status = 'queued', sent_at = NULL, lease_until = NULL,
+      failures = failures + :failures, due_at = now() + make_interval(secs => :delay)
+    WHERE id = :id AND attempt = :attempt AND status = 'running'
+    """
+)
 
 
 def release(session: Session, held: Claim, *, delay_seconds: float = 0) -> bool:
     """Give work back through no fault of its own: no failure is counted."""
-    due = NOW + func.make_interval(0, 0, 0, 0, 0, 0, delay_seconds)
-    return _change(session, held, status=WorkStatus.QUEUED, sent_at=None, due_at=due)
+    return _change(session, held, _RELEASE, failures=0, delay=delay_seconds)
 
 
 def retry_later(session: Session, held: Claim) -> bool:
     """Give failed work back; it comes due after 0, 1, 3, 7 ... seconds."""
-    due = NOW + func.make_interval(0, 0, 0, 0, 0, 0, _backoff_seconds(held.failures))
-    return _change(
-        session,
-        held,
-        status=WorkStatus.QUEUED,
-        sent_at=None,
-        due_at=due,
-        failures=Work.failures + 1,
-    )
+    return _change(session, held, _RELEASE, failures=1, delay=_backoff_seconds(held.failures))
 
 
 _PICK = text(
@@ -288,7 +279,7 @@ def exhausted(session: Session) -> list[Claim]:
         "WHERE status = 'running' AND lease_until < now() AND failures + 1 >= :max_failures LIMIT 100"
     )
     rows = session.execute(query, {"max_failures": settings().max_failures})
-    return [Claim(row.id, WorkKind(row.kind), *row[2:]) for row in rows]
+    return [_claim_of(row) for row in rows]
 
 
 def cancel_all(session: Session, job_id: UUID) -> None:
@@ -309,13 +300,16 @@ def _backoff_seconds(failures: int) -> int:
     return min((1 << failures) - 1, 60)
 
 
-def _change(session: Session, held: Claim, **values: Any) -> bool:
-    change = (
-        update(Work)
-        .where(Work.id == held.id, Work.attempt == held.attempt, Work.status == WorkStatus.RUNNING)
-        .values(lease_until=literal(None), **values)
+def _claim_of(row: Row[Any]) -> Claim:
+    kind = WorkKind(row.kind)
+    return Claim(
+        row.id, kind, row.tenant, row.job_id, row.page_no, row.queue, row.attempt, row.failures
     )
-    result = session.execute(change)
+
+
+def _change(session: Session, held: Claim, statement: TextClause, **values: Any) -> bool:
+    """Change the row of a claim; False where it is not held any more."""
+    result = session.execute(statement, {"id": held.id, "attempt": held.attempt, **values})
     assert isinstance(result, CursorResult)
     return result.rowcount == 1
 

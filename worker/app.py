@@ -37,11 +37,9 @@ app.conf.update(
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 5,  # a half-open BRPOP is dropped after about 11 s, not 51
-        # Short on purpose: a double is a no-op, so this only says how soon a message that no slot
-        # took moves on.
-        "visibility_timeout": 60,
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
+        # No book of unacknowledged messages in the broker: it would cost two round trips a task,
+        # and what it could bring back, the sweeper sends again sooner.
+        "ack_emulation": False,
         "global_keyprefix": "octavo:",
         "max_connections": 20,
     },
@@ -50,8 +48,8 @@ app.conf.update(
     broker_connection_max_retries=None,  # the default gives up after 100
     task_queues=[_queue(name) for name in queues()],
     task_create_missing_queues=False,  # a mistyped queue is an error, not one that nobody reads
-    task_acks_late=True,  # a killed worker's message comes back; the claim makes that safe
-    worker_prefetch_multiplier=1,  # with late acks: one message a slot
+    task_acks_late=True,  # with multiplier 1: a worker takes one message a slot, and hoards none
+    worker_prefetch_multiplier=1,
     task_reject_on_worker_lost=False,  # no unbounded redelivery: the lease brings the row back
     task_acks_on_failure_or_timeout=True,  # the message is spent; the row says what follows
     worker_cancel_long_running_tasks_on_connection_loss=False,  # a page does not care about Redis

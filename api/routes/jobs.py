@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -28,6 +30,7 @@ from shared.errors import (
     MissingScope,
     NotFound,
     NothingToRetry,
+    Overloaded,
     RequestTooLarge,
     ResultExpired,
     Unauthenticated,
@@ -79,7 +82,7 @@ def list_jobs(
     responses={
         200: {"headers": {"ETag": {"schema": {"type": "string"}}}},
         304: {"description": "Nothing has changed since the ETag was given."},
-        **documented(*ALWAYS, NotFound, JobDeleted),
+        **documented(*ALWAYS, NotFound, JobDeleted, Overloaded),
     },
     response_model=Job,
 )
@@ -99,21 +102,18 @@ async def get_job(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Job | Response:
     """How far a job is. `?wait=20` answers when it has ended, or after 20 seconds."""
-    found = jobs.parse_id(job_id)
-    until = time.monotonic() + min(wait, settings().max_wait_seconds)
-    look = FIRST_LOOK_SECONDS
-    while True:
-        job = await run_in_threadpool(_read, caller.tenant, found)
-        unchanged = present.etag(job) == if_none_match
-        reached = not unchanged if if_none_match else job.status.is_final
-        if reached or time.monotonic() >= until or await _must_end(request):
-            break
-        await asyncio.sleep(min(look, max(0.0, until - time.monotonic())))
-        look = min(look * 1.5, LAST_LOOK_SECONDS)
+    find = partial(_read, caller.tenant, jobs.parse_id(job_id))
+    if wait:
+        with request.app.state.limits.waiters.taken("waiting clients"):
+            job = await _wait(request, find, wait, if_none_match)
+    else:
+        job = await run_in_threadpool(find)
     response.headers["ETag"] = present.etag(job)
     if not job.status.is_final:
         response.headers["Retry-After"] = str(present.retry_after_seconds(job))
-    return Response(status_code=304, headers=dict(response.headers)) if unchanged else job
+    if present.etag(job) == if_none_match:
+        return Response(status_code=304, headers=dict(response.headers))
+    return job
 
 
 @router.post(
@@ -195,6 +195,21 @@ def delete_job(
     found = jobs.delete(session, caller.tenant, jobs.parse_id(job_id))
     response.status_code = 200 if isinstance(found, Tombstone) else 202
     return present.receipt(found)
+
+
+async def _wait(
+    request: Request, find: Callable[[], Job], seconds: float, known: str | None
+) -> Job:
+    """The job when it has ended or, where a tag is known, has changed; or when time is up."""
+    until = time.monotonic() + min(seconds, settings().max_wait_seconds)
+    look = FIRST_LOOK_SECONDS
+    while True:
+        job = await run_in_threadpool(find)
+        reached = present.etag(job) != known if known else job.status.is_final
+        if reached or time.monotonic() >= until or await _must_end(request):
+            return job
+        await asyncio.sleep(min(look, max(0.0, until - time.monotonic())))
+        look = min(look * 1.5, LAST_LOOK_SECONDS)
 
 
 def _read(tenant: UUID, job_id: UUID) -> Job:
