@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
@@ -28,6 +28,10 @@ PART_BYTES = 8 * 1024**2
 """Size of a part of a multipart upload; smaller objects are put at once."""
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
+
+
+CLIENT_ERRORS = (BotoCoreError, ClientError)
+"""What a client raises of its own."""
 
 
 class ObjectMissing(Exception):
@@ -84,6 +88,13 @@ def page_key(tenant: UUID, job_id: UUID, page_no: int, attempt: int) -> str:
 def result_key(tenant: UUID, job_id: UUID, attempt: int, extension: str) -> str:
     """Where an attempt of assemble puts the result in one format."""
     return f"{job_prefix(tenant, job_id)}result/{attempt}/document.{extension}"
+
+
+def make_bucket(of: S3Client | None = None, name: str | None = None) -> None:
+    """Make the bucket unless it is there."""
+    chosen = of or _store()
+    with suppress(chosen.exceptions.BucketAlreadyOwnedByYou):
+        chosen.create_bucket(Bucket=name or _bucket())
 
 
 def put(key: str, body: bytes, media_type: str = "application/octet-stream") -> None:
