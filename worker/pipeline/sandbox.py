@@ -1,0 +1,356 @@
+"""Children that open hostile documents, as the worker sees them.
+
+A child has one document and what `zygote.confine` leaves it. It is asked by short messages and
+answers by short messages; pixels lie in memory that is ours, sized and sealed before the child has
+it. Nothing that it says is believed: an answer is read by its schema, a size is held against the
+memory, a text is data. Its end, and its lateness, are answers too.
+
+Several threads may have children at once; a child is for one thread at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from mmap import PROT_READ, mmap
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from shared.errors import (
+    DependencyUnavailable,
+    DocumentEncrypted,
+    DocumentInvalid,
+    DocumentTooExpensive,
+    ImageDimensions,
+    InternalError,
+    OctavoError,
+)
+from shared.media import MediaType
+from worker.pipeline.limits import BYTES_PER_PIXEL, MESSAGE_BYTES, Limits
+
+
+class ChildLost(Exception):
+    """The child died, or was killed for its lateness, before it answered."""
+
+
+class ChildLied(ChildLost):
+    """The child was killed, since its answer cannot be true."""
+
+
+class ZygoteLost(Exception):
+    """The child died with its zygote, which says nothing of its document."""
+
+
+def open_child(
+    document: int, media_type: MediaType, *, limits: Limits, password: str | None
+) -> Child:
+    """A new child that has opened the document in the read-only descriptor `document`.
+
+    Raises DocumentInvalid, DocumentEncrypted, DocumentTooExpensive or ImageDimensions where it says
+    so, ChildLost or ZygoteLost where it cannot, and DependencyUnavailable where no child can be had.
+    """
+    child = _start(document, media_type, limits)
+    try:
+        child.open(password)
+    except BaseException:
+        child.close()
+        raise
+    return child
+
+
+def _start(document: int, media_type: MediaType, limits: Limits) -> Child:
+    with ExitStack() as held:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        held.enter_context(ours)
+        pixels = sealed_memory(limits.max_page_pixels * BYTES_PER_PIXEL)
+        held.callback(os.close, pixels)
+        order = {"media_type": media_type, "limits": asdict(limits)}
+        with theirs:
+            descriptors = [theirs.fileno(), document, pixels]
+            zygote, process = _nursery.fork(json.dumps(order).encode(), descriptors)
+        held.callback(os.close, process)
+        held.pop_all()  # the child's to close
+    return Child(ours, process=process, pixels=pixels, limits=limits, zygote=zygote)
+
+
+def sealed_memory(size: int) -> int:
+    """A descriptor of `size` bytes of memory, which nobody can make larger or smaller again.
+
+    Memory is taken only as it is written to. Since it cannot shrink, reading it cannot fault.
+    """
+    memory = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, size)
+    fcntl.fcntl(
+        memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    )
+    return memory
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Opened(_Answer):
+    pages: int = Field(ge=0)
+
+
+class _Drawn(_Answer):
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+
+
+class _Refused(_Answer):
+    error: str
+    detail: str
+
+    def as_error(self) -> OctavoError:
+        """The error of that code, with as much of the text as can be printed."""
+        detail = "".join(letter for letter in self.detail if letter.isprintable())
+        return _REFUSALS.get(self.error, DocumentInvalid)(detail)
+
+
+_OPENED: TypeAdapter[_Opened | _Refused] = TypeAdapter(_Opened | _Refused)
+_DRAWN: TypeAdapter[_Drawn | _Refused] = TypeAdapter(_Drawn | _Refused)
+_REFUSALS: dict[str, type[OctavoError]] = {
+    error.code: error
+    for error in (
+        DocumentEncrypted,
+        DocumentInvalid,
+        DocumentTooExpensive,
+        ImageDimensions,
+        InternalError,
+    )
+}
+_A = TypeVar("_A", bound=_Answer)
+
+
+class Child:
+    """A child and its document, until it is closed or lost."""
+
+    pages_total: int  # as the child says
+    pages_rendered: int = 0
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        process: int,
+        pixels: int,
+        limits: Limits,
+        zygote: Zygote,
+    ) -> None:
+        """`process` is its pidfd and `pixels` the memory that it draws on; both are ours to close."""
+        self.connection = connection
+        self._process = process
+        self._pixels = pixels
+        self._limits = limits
+        self._zygote = zygote
+        connection.settimeout(limits.answer_seconds)
+
+    def open(self, password: str | None) -> None:
+        """Open the document, as `open_child` says."""
+        password = password and password[:_PASSWORD_CHARACTERS]
+        self.pages_total = self._ask({"open": {"password": password}}, _OPENED).pages
+
+    def render(self, index: int) -> Image.Image:
+        """The page at `index`, from 0, in RGB.
+
+        Raises DocumentInvalid, DocumentTooExpensive, ImageDimensions, ChildLost or ZygoteLost.
+        """
+        drawn = self._ask({"render": index}, _DRAWN)
+        self.pages_rendered += 1
+        return self._image(drawn.width, drawn.height)
+
+    def close(self) -> None:
+        """End the child, whatever it does. Once is enough, and more does nothing."""
+        if self.connection.fileno() < 0:
+            return
+        self._kill()
+        self.connection.close()
+        os.close(self._process)
+        os.close(self._pixels)
+
+    def _ask(self, question: dict[str, Any], answers: TypeAdapter[_A | _Refused]) -> _A:
+        try:
+            answer = answers.validate_json(self._exchange(json.dumps(question).encode()))
+        except ValidationError as error:
+            self._kill()
+            raise ChildLied("the renderer answered nonsense") from error
+        if isinstance(answer, _Refused):
+            raise answer.as_error()
+        return answer
+
+    def _exchange(self, question: bytes) -> bytes:
+        try:
+            self.connection.send(question)
+            answer = self.connection.recv(MESSAGE_BYTES)  # of a longer one, the rest is gone
+        except TimeoutError as error:
+            self._kill()
+            raise ChildLost(f"it took more than {self._limits.answer_seconds:g} s") from error
+        except OSError:
+            answer = b""
+        if answer:
+            return answer
+        if self._zygote.is_alive():
+            raise ChildLost("it takes more memory or time than one document may take")
+        raise ZygoteLost
+
+    def _image(self, width: int, height: int) -> Image.Image:
+        size = width * height * BYTES_PER_PIXEL
+        try:
+            self._limits.check_dimensions(width, height)
+        except ImageDimensions as error:
+            self._kill()
+            raise ChildLied(error.detail) from error
+        if size > os.fstat(self._pixels).st_size:
+            self._kill()
+            raise ChildLied("more pixels than there is room for")
+        with mmap(self._pixels, size, prot=PROT_READ) as memory, memoryview(memory) as pixels:
+            return Image.frombytes("RGB", (width, height), pixels)
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+
+_PASSWORD_CHARACTERS = 1_000
+"""A PDF's password has at most 127 bytes; a longer one than this would not fit into a message."""
+
+
+# The zygote
+
+_ZYGOTE_SECONDS = 30
+"""Longer than a start takes on a busy machine (0.4 s on an idle one), or a fork (some ms)."""
+
+_START = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from worker.pipeline.zygote import main
+main(int(sys.argv[2]))
+"""
+_ROOT = Path(__file__).parents[2]
+
+
+class Zygote:
+    """A process that forks children. It ends with us, and its children end with it."""
+
+    def __init__(self) -> None:
+        """Start it, without waiting until it is ready."""
+        self._lock = threading.Lock()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(_ZYGOTE_SECONDS)
+        started: Future[int] = Future()
+        keeper = threading.Thread(target=_keep_zygote, args=(theirs, started), daemon=True)
+        keeper.start()
+        try:
+            self._process = started.result(_ZYGOTE_SECONDS)
+        except OSError:
+            self._control.close()
+            raise
+
+    def fork(self, order: bytes, descriptors: list[int]) -> int:
+        """The pidfd of a new child; raises OSError where the zygote is gone."""
+        with self._lock:
+            socket.send_fds(self._control, [order], descriptors)
+            answer, pidfds, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 1)
+        if not answer:
+            raise ConnectionResetError
+        [pidfd] = pidfds
+        return pidfd
+
+    def is_alive(self) -> bool:
+        """Whether it can still fork. A zygote hangs up before its children are killed."""
+        with self._lock:
+            if self._control.fileno() < 0:
+                return False
+            poll = select.poll()
+            poll.register(self._control, 0)
+            return not poll.poll(0)
+
+    def close(self) -> None:
+        """End it, and its children."""
+        with self._lock, suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close what we have of it: it is gone, or another process's."""
+        self._control.close()
+        os.close(self._process)
+
+
+def _keep_zygote(control: socket.socket, started: Future[int]) -> None:
+    """Start a zygote on `control`, and stay until it ends, for then it is reaped.
+
+    In a thread of its own, since a zygote is killed when the thread that started it ends.
+    """
+    command = [sys.executable, "-I", "-c", _START, str(_ROOT), str(control.fileno())]
+    with control:
+        try:
+            process = subprocess.Popen(  # noqa: S603 (nothing of it comes from outside)
+                command,
+                env={},  # no key, no address of a database
+                cwd="/",
+                pass_fds=[control.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the worker, which still needs it
+            )
+        except OSError as error:
+            started.set_exception(error)
+            return
+    with process:
+        started.set_result(os.pidfd_open(process.pid))
+
+
+class _Nursery:
+    """The zygote of this process: started when it is first needed, and again when it is gone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._zygote: Zygote | None = None
+
+    def fork(self, order: bytes, descriptors: list[int]) -> tuple[Zygote, int]:
+        """A zygote and the pidfd of its new child; raises DependencyUnavailable where none starts."""
+        with self._lock:
+            try:
+                return self._fork(order, descriptors)
+            except OSError:
+                pass  # killed since it was last asked
+            try:
+                return self._fork(order, descriptors)
+            except OSError as error:
+                raise DependencyUnavailable("documents cannot be opened now") from error
+
+    def _fork(self, order: bytes, descriptors: list[int]) -> tuple[Zygote, int]:
+        zygote = self._zygote = self._zygote or Zygote()
+        try:
+            return zygote, zygote.fork(order, descriptors)
+        except OSError:
+            self._zygote = None
+            zygote.close()
+            raise
+
+    def forget(self) -> None:
+        """In a fork of this process: the zygote is the parent's."""
+        self._lock = threading.Lock()
+        if self._zygote is not None:
+            self._zygote.abandon()
+            self._zygote = None
+
+
+_nursery = _Nursery()
+os.register_at_fork(after_in_child=_nursery.forget)
