@@ -1,0 +1,332 @@
+"""What the host does when the engine fails, with real child processes that do."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from shared.errors import (
+    EngineUnavailable,
+    InternalError,
+    OctavoError,
+    PageTimeout,
+    PageTooLong,
+    PageUnreadable,
+)
+from shared.options import Task
+from tests.faults import LIMITS, fake_settings, jpeg, page, page_image, running
+from tests.unit.test_engine_host import PAGE, SLOW, fake_text, wait_until
+from worker.engine.errors import EngineDied
+from worker.engine.faults import Fault, marked
+from worker.engine.host import EngineHost
+from worker.engine.reading import Reading
+
+
+@contextmanager
+def faulty(faults: str, state: Path | None = None, **limits: Any) -> Iterator[EngineHost]:
+    """A host whose engine has these faults and is otherwise slow on slow pages for 20 s."""
+    with fake_settings(state, faults=f"slow,{faults}", slow_seconds=20), running(**limits) as host:
+        yield host
+
+
+def read(host: EngineHost, fault: Fault | None = None, **options: Any) -> Reading:
+    return host.submit(page_image(fault), task=Task.TEXT, **options)
+
+
+def error_of(reading: Reading, seconds: float = 5) -> OctavoError:
+    with pytest.raises(OctavoError) as caught:
+        reading.result(seconds)
+    return caught.value
+
+
+def death_of(reading: Reading, seconds: float = 5) -> EngineDied:
+    error = error_of(reading, seconds)
+    assert isinstance(error, EngineDied)
+    return error
+
+
+# Death
+
+
+@pytest.mark.parametrize("fault", [Fault.SEGFAULT, Fault.KILLED])
+def test_a_page_that_kills_the_engine_is_the_only_suspect(fault: Fault) -> None:
+    with faulty(fault) as host:
+        neighbours = [host.submit(SLOW, task=Task.TEXT) for _ in range(5)]
+        wait_until(lambda: all(neighbour.steps for neighbour in neighbours))
+
+        killer = death_of(read(host, fault))
+
+        assert killer.suspect and killer.blames and killer.suspects == 1
+        assert killer.retryable and killer.code == "engine_unavailable"
+        deaths = [death_of(neighbour, 1) for neighbour in neighbours]
+        assert not any(death.suspect or death.blames for death in deaths)
+        assert read(host).result(5).text == fake_text(PAGE)
+
+
+def test_after_kill_9_all_pages_are_released_within_a_second_and_the_next_is_read() -> None:
+    with faulty("slow") as host:
+        readings = [host.submit(SLOW, task=Task.TEXT) for _ in range(30)]
+        wait_until(lambda: all(reading.steps > 1 for reading in readings))
+        dead = host.pid
+
+        os.kill(dead, signal.SIGKILL)
+        killed = time.monotonic()
+        deaths = [death_of(reading) for reading in readings]
+
+        assert time.monotonic() - killed < 1
+        assert all(death.suspect and death.suspects == 30 for death in deaths)
+        assert read(host).result(5).text == fake_text(PAGE)
+        assert host.pid != dead
+        assert host.vitals.deaths == 1
+
+
+def test_pages_that_wait_for_a_slot_survive_the_engines_death() -> None:
+    with fake_settings(slots=1), faulty("slow") as host:
+        held = host.submit(SLOW, task=Task.TEXT)
+        waiting = read(host)
+        wait_until(lambda: held.steps > 0)
+
+        os.kill(host.pid, signal.SIGKILL)
+
+        assert death_of(held).suspect
+        assert waiting.result(5).text == fake_text(PAGE)
+
+
+def test_a_sticky_device_error_costs_one_respawn_and_no_page(tmp_path: Path) -> None:
+    with faulty("device_error:1", tmp_path) as host:
+        error = death_of(read(host, Fault.DEVICE_ERROR))
+
+        assert error.retryable
+        assert read(host, Fault.DEVICE_ERROR).result(5)
+        assert host.vitals.deaths == 1
+
+
+# Standing still
+
+
+def test_a_hung_engine_is_killed_for_lack_of_progress() -> None:
+    with faulty("hang", stall_seconds=0.5) as host:
+        begun = time.monotonic()
+
+        death = death_of(read(host, Fault.HANG))
+
+        assert death.suspect
+        assert 0.4 < time.monotonic() - begun < 2
+        assert read(host).result(5).text == fake_text(PAGE)
+
+
+def test_a_frozen_engine_is_killed_for_lack_of_progress() -> None:
+    with faulty("slow", stall_seconds=0.5) as host:
+        reading = host.submit(SLOW, task=Task.TEXT)
+        wait_until(lambda: reading.steps > 0)
+
+        os.kill(host.pid, signal.SIGSTOP)
+
+        assert death_of(reading, 2).suspect
+        assert read(host).result(5).text == fake_text(PAGE)
+
+
+def test_an_idle_engine_is_not_taken_for_a_hung_one() -> None:
+    with faulty("slow", stall_seconds=0.3) as host:
+        time.sleep(0.8)
+
+        assert read(host).result(5).text == fake_text(PAGE)
+        assert host.vitals.deaths == 0
+
+
+def test_an_engine_that_idled_has_its_time_to_begin() -> None:
+    with faulty("slow", stall_seconds=0.8) as host:
+        time.sleep(1.2)
+        os.kill(host.pid, signal.SIGSTOP)
+        reading = read(host)
+        time.sleep(0.3)
+        os.kill(host.pid, signal.SIGCONT)
+
+        assert reading.result(5).text == fake_text(PAGE)
+        assert host.vitals.deaths == 0
+
+
+def test_a_page_that_takes_too_long_ends_and_the_engine_lives_on() -> None:
+    with faulty("slow", page_seconds=0.4) as host:
+        error = error_of(host.submit(SLOW, task=Task.TEXT))
+
+        assert isinstance(error, PageTimeout)
+        assert read(host).result(5).text == fake_text(PAGE)
+        assert host.vitals.deaths == 0
+
+
+def test_an_engine_that_does_not_let_go_of_a_late_page_is_killed() -> None:
+    with faulty("hang", page_seconds=0.4, cancel_seconds=0.3) as host:
+        late = read(host, Fault.HANG)
+
+        assert isinstance(error_of(late), PageTimeout)
+        assert read(host).result(5).text == fake_text(PAGE)
+        assert host.vitals.deaths == 1
+
+
+def test_nobody_else_is_blamed_for_a_late_page() -> None:
+    with faulty("slow", page_seconds=1.5, cancel_seconds=0.3) as host:
+        late = host.submit(SLOW, task=Task.TEXT)
+        wait_until(lambda: late.steps > 0)
+        time.sleep(1)
+        neighbour = host.submit(SLOW, task=Task.TEXT)
+        wait_until(lambda: neighbour.steps > 0)
+        os.kill(host.pid, signal.SIGSTOP)
+
+        assert isinstance(error_of(late), PageTimeout)
+        assert not death_of(neighbour).blames
+
+
+# Wrong words
+
+
+def test_answers_for_other_pages_are_ignored() -> None:
+    with faulty("wrong_answer") as host:
+        image = page_image(Fault.WRONG_ANSWER)
+
+        assert host.submit(image, task=Task.TEXT).result(5).text == fake_text(image)
+        assert host.vitals.ignored_answers == 2
+
+
+def test_a_second_answer_is_ignored() -> None:
+    with faulty("double_answer") as host:
+        reading = read(host, Fault.DOUBLE_ANSWER)
+        first = reading.result(5)
+        wait_until(lambda: host.vitals.ignored_answers == 1)
+
+        assert reading.result(0) == first
+        assert read(host).result(5).text == fake_text(PAGE)
+
+
+def test_text_that_nobody_can_store_is_cleaned() -> None:
+    with faulty("garbage") as host:
+        recognition = read(host, Fault.GARBAGE).result(5)
+
+    clean = "nul , escape [2J, surrogate \ufffd, rest"
+    assert recognition.text == recognition.markdown == recognition.blocks[0].text == clean
+
+
+def test_more_text_than_can_be_kept_ends_the_page_and_not_the_engine() -> None:
+    with faulty("too_long") as host:
+        assert isinstance(error_of(read(host, Fault.TOO_LONG)), PageTooLong)
+        assert read(host).result(5).text == fake_text(PAGE)
+        assert host.vitals.deaths == 0
+
+
+def test_a_stream_that_does_not_stop_is_stopped() -> None:
+    heard: list[str] = []
+    with faulty("endless", max_recognition_bytes=2_000) as host:
+        endless = read(host, Fault.ENDLESS, on_text=heard.append, max_output_tokens=10**9)
+
+        assert isinstance(error_of(endless), PageTooLong)
+        assert 1_000 < len("".join(heard)) <= 2_000
+        assert read(host).result(5).text == fake_text(PAGE)
+        assert host.vitals.deaths == 0
+
+
+def test_an_answer_that_is_no_recognition_is_an_internal_error_of_its_page() -> None:
+    with faulty("nonsense") as host:
+        assert isinstance(error_of(read(host, Fault.NONSENSE)), InternalError)
+        assert host.vitals.deaths == 0
+
+
+def test_an_unreadable_page_ends_itself_only() -> None:
+    with faulty("unreadable") as host:
+        assert isinstance(error_of(read(host, Fault.UNREADABLE)), PageUnreadable)
+        assert isinstance(error_of(host.submit(b"no image", task=Task.TEXT)), PageUnreadable)
+        assert host.vitals.deaths == 0
+
+
+# The start
+
+
+@pytest.mark.parametrize("fault", [Fault.START, Fault.GOLDEN])
+def test_an_engine_that_fails_to_start_is_tried_again(fault: Fault, tmp_path: Path) -> None:
+    with faulty(f"{fault}:1", tmp_path) as host:
+        assert read(host).result(5).text == fake_text(PAGE)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("start", "the device is not there"), ("golden", "golden page as 'mis")]
+)
+def test_an_engine_that_never_starts_is_broken_and_says_why(fault: str, words: str) -> None:
+    with fake_settings(faults=fault):
+        host = EngineHost("fake", **LIMITS)
+        with pytest.raises(EngineUnavailable, match=words):
+            host.start()
+
+    assert host.broken
+    with pytest.raises(EngineUnavailable):
+        read(host)
+    host.stop()
+
+
+def test_an_engine_that_hangs_at_its_start_is_killed() -> None:
+    # Broken after three such starts: the limit is shorter than Python's own start.
+    host = EngineHost("fake", **LIMITS, start_seconds=0.01)
+
+    with pytest.raises(EngineUnavailable):
+        host.start()
+
+    host.stop()
+
+
+def test_a_crash_loop_ends_and_releases_who_waits() -> None:
+    with faulty("slow") as host, fake_settings(faults="start"):
+        held = host.submit(SLOW, task=Task.TEXT)
+        wait_until(lambda: held.steps > 0)
+
+        os.kill(host.pid, signal.SIGKILL)
+        death_of(held)
+        waiting = read(host)
+
+        error = error_of(waiting, 10)
+        assert isinstance(error, EngineUnavailable) and not error.blames
+        assert host.broken
+
+
+def test_nobody_waits_for_ever_when_the_supervisor_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    failures: list[object] = []
+    monkeypatch.setattr("threading.excepthook", failures.append)
+    with faulty("slow") as host:
+        held = host.submit(SLOW, task=Task.TEXT)
+        wait_until(lambda: held.steps > 0)
+        monkeypatch.setattr("worker.engine.life.Life.turn", fail)
+
+        assert not death_of(held).blames
+        wait_until(lambda: host.broken)
+        assert len(failures) == 1
+
+
+# Marks
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_a_mark_survives_jpeg_and_scaling(fault: Fault) -> None:
+    for scale in (0.5, 0.73, 1, 2.08):
+        marked_page = page(fault, text="Some text")
+        size = int(marked_page.width * scale), int(marked_page.height * scale)
+        scaled = marked_page.resize(size, Image.Resampling.BILINEAR)
+
+        assert marked(jpeg(scaled, quality=75)) is fault
+
+
+def test_pages_without_a_mark_have_none() -> None:
+    png = io.BytesIO()
+    Image.effect_noise((300, 300), 90).save(png, "PNG")
+
+    assert marked(PAGE) is None
+    assert marked(png.getvalue()) is None
+    assert marked(jpeg(Image.new("RGB", (300, 300), (255, 0, 255)))) is None

@@ -1,0 +1,40 @@
+"""`paddle`: PP-OCRv6 tiny on one CPU thread, its weights inside the package. The default engine."""
+
+from __future__ import annotations
+
+import io
+
+from faster_paddle import OcrEngine
+from PIL import Image
+
+from shared.errors import PageUnreadable
+from worker.engine.line_engine import LineEngine
+from worker.engine.lines import Line
+
+
+class _Paddle:
+    def __init__(self) -> None:
+        self._engine = OcrEngine(model_size="tiny", threads=1)
+
+    def find_lines(self, page: Image.Image) -> list[Line]:
+        """The lines of an RGB page, in no order."""
+        encoded = io.BytesIO()
+        page.save(encoded, "BMP")  # it takes files only; this one costs next to nothing
+        try:
+            found = self._engine.ocr(encoded.getvalue())["bounds"].values()
+        except RuntimeError as error:  # all that it raises of an image
+            raise PageUnreadable("The engine cannot take this image.") from error
+        return [
+            Line(
+                bound["text"],
+                bound["confidence"],
+                *bound["topLeftCoord"],
+                *bound["bottomRightCoord"],
+            )
+            for bound in found
+        ]
+
+
+def build() -> LineEngine:
+    """The engine, its weights loaded."""
+    return LineEngine(name="paddle", model="pp-ocrv6-tiny", find_lines=_Paddle().find_lines)

@@ -1,0 +1,94 @@
+"""One page on its way through the engine, as the thread sees it that asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from shared.document import Recognition
+from worker.engine.errors import ReadingCancelled
+from worker.engine.protocol import Read
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Vitals:
+    """Counts over the life of a host, read by any thread and written by its supervisor."""
+
+    steps: int = 0  # of the engine, over all its deaths
+    deaths: int = 0
+    ignored_answers: int = 0  # for another page than the one they named, or twice
+
+
+class Reading:
+    """A page that was handed to the engine's host. It ends once, whichever way comes first."""
+
+    def __init__(
+        self,
+        request: Read,
+        *,
+        vitals: Vitals,
+        among: int | None,
+        on_text: Callable[[str], None] | None,
+        on_cancel: Callable[[Reading], None],
+    ) -> None:
+        self.request = request
+        self.among = among
+        self.steps = 0  # the engine's steps that touched this page
+        self._vitals = vitals
+        self._on_text = on_text
+        self._on_cancel = on_cancel
+        self._future: Future[Recognition] = Future()
+        self._seen = (0, vitals.steps)
+
+    @property
+    def ended(self) -> bool:
+        """Whether `result` has its answer."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Recognition:
+        """What the engine says of the page; waits for it, `timeout` seconds at most.
+
+        Raises the OctavoError that the reading ended in, among them EngineDied, PageTimeout,
+        PageTooLong, PageUnreadable and ReadingCancelled; TimeoutError where it has not ended.
+        """
+        return self._future.result(timeout)
+
+    def cancel(self) -> None:
+        """End the reading now with ReadingCancelled; the engine drops the page at its next step."""
+        self.fail(ReadingCancelled())
+        self._on_cancel(self)
+
+    def progressed(self) -> bool:
+        """Whether the page went on since this was last asked.
+
+        A page that waits for its first step goes on when the engine does.
+        """
+        before, self._seen = self._seen, (self.steps, self._vitals.steps)
+        own, engine = self._seen
+        return own > before[0] if own else engine > before[1]
+
+    def hear(self, text: str) -> None:
+        """Pass on text that the engine has read; a listener that raises hears no more."""
+        if self._on_text is None or self.ended:
+            return
+        try:
+            self._on_text(text)
+        except Exception:
+            self._on_text = None
+            log.exception("text_listener_failed")
+
+    def succeed(self, recognition: Recognition) -> None:
+        """End well, unless it has ended."""
+        with suppress(InvalidStateError):
+            self._future.set_result(recognition)
+
+    def fail(self, error: Exception) -> None:
+        """End in `error`, unless it has ended."""
+        with suppress(InvalidStateError):
+            self._future.set_exception(error)
