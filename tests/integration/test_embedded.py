@@ -1,0 +1,116 @@
+"""The embedded servers, started, killed and started again, apart from those of the other tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+import redis
+
+from deploy.embedded import ports
+from deploy.embedded.services import Services
+from shared import storage
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with Services(tmp_path_factory.mktemp("embedded")) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def cursor(services: Services) -> Iterator[psycopg2.extensions.cursor]:
+    url = services.environment()["OCTAVO_DATABASE_URL"].replace("+psycopg2", "")
+    with contextlib.closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as opened:
+            yield opened
+
+
+def test_what_was_stored_survives_a_kill_of_every_server(services: Services) -> None:
+    environment = services.environment()
+    store = storage.client(
+        url=environment["OCTAVO_STORE_URL"],
+        region="us-east-1",
+        access_key=environment["OCTAVO_STORE_ACCESS_KEY"],
+        secret_key=environment["OCTAVO_STORE_SECRET_KEY"],
+    )
+    bucket = environment["OCTAVO_STORE_BUCKET"]
+    with cursor(services) as rows, redis.from_url(environment["OCTAVO_BROKER_URL"]) as broker:
+        rows.execute("CREATE TABLE leaves AS SELECT 8 AS number")
+        broker.set("leaves", 8)
+        store.put_object(Bucket=bucket, Key="leaves", Body=b"8")
+        time.sleep(1.1)  # the broker writes to disk every second
+
+    for pid in services.pids().values():
+        os.kill(pid, signal.SIGKILL)
+    services.start()
+
+    assert services.environment() == environment
+    with cursor(services) as rows, redis.from_url(environment["OCTAVO_BROKER_URL"]) as broker:
+        rows.execute("SELECT number FROM leaves")
+        assert rows.fetchone() == (8,)
+        assert broker.get("leaves") == b"8"
+        assert store.get_object(Bucket=bucket, Key="leaves")["Body"].read() == b"8"
+    store.close()
+
+
+def test_one_that_died_is_started_again_and_the_others_are_left_alone(services: Services) -> None:
+    before = services.pids()
+    os.kill(before["postgres"], signal.SIGKILL)
+    while not services.dead():
+        time.sleep(0.01)
+
+    assert services.restart_dead() == ["postgres"]
+
+    after = services.pids()
+    assert after.pop("postgres") != before.pop("postgres")
+    assert after == before
+    with cursor(services) as rows:
+        rows.execute("SELECT current_setting('max_connections'), current_setting('fsync')")
+        assert rows.fetchone() == ("200", "on")
+
+
+def test_whoever_comes_later_finds_the_servers_that_run(services: Services) -> None:
+    later = Services(services.directory)
+    later.start()
+
+    assert later.pids() == services.pids()
+    assert later.environment() == services.environment()
+
+
+def test_the_store_is_empty_after_a_probe(services: Services, tmp_path: Path) -> None:
+    environment = services.environment()
+    store = storage.client(
+        url=environment["OCTAVO_STORE_URL"],
+        region="us-east-1",
+        access_key=environment["OCTAVO_STORE_ACCESS_KEY"],
+        secret_key=environment["OCTAVO_STORE_SECRET_KEY"],
+    )
+    services.start()
+
+    found = store.list_objects_v2(Bucket=environment["OCTAVO_STORE_BUCKET"], Prefix="probe")
+    assert found["KeyCount"] == 0
+    store.close()
+
+
+def test_only_their_owner_reads_the_passwords(services: Services) -> None:
+    assert (services.directory / "services.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_port_that_is_taken_is_not_chosen() -> None:
+    with socket.socket() as listener:
+        listener.bind((ports.HOST, 0))
+        listener.listen()
+        assert not ports.is_free(listener.getsockname()[1])
+
+    [first] = ports.choose(1)
+    assert first in ports.PORTS
+    assert first not in ports.choose(100, taken=[first])
