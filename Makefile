@@ -1,0 +1,55 @@
+# Everything happens in this checkout: programs in .venv and .tools, data in var.
+
+PYTHON ?= python3
+UV = .tools/bin/uv
+RUN = .venv/bin/python
+LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 \
+	--generate-hashes --no-header
+
+export PYTHON
+
+.PHONY: help demo up test overhead lock samples clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
+
+demo: .venv/installed ## Read the sample documents with a platform of its own, then stop it
+	@.venv/bin/octavo demo
+
+up: .venv/installed ## Run the platform on this machine until Ctrl-C; options in ARGS="--port 0"
+	@.venv/bin/octavo up $(ARGS)
+
+test: .venv/installed-dev ## Lint, check types, run all tests; options of pytest in ARGS="-k NAME"
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest $(ARGS)
+
+overhead: .venv/installed-dev ## Measure what the platform costs beside the reading; JSON=PATH keeps it
+	@$(RUN) -m benchmarks.overhead $(if $(JSON),--json "$(JSON)")
+
+lock: $(UV) ## Choose the newest versions that pyproject.toml allows
+	$(LOCK) --upgrade --extra local --output-file requirements.lock
+	$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock
+
+samples: $(UV) ## Make the sample documents again, from deploy/samples/texts.py
+	$(UV) run --quiet --no-project --isolated --python $(PYTHON) --with pillow==13.0.0 \
+		--with pylopdf-fonts-zh-cn==0.1.1 --with typst==0.15.0 python -m deploy.samples.make
+
+clean: ## Remove what was installed and built; var, with its documents, stays
+	rm -rf .venv .tools build dist octavo.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . \( -path ./.git -o -path ./var \) -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps are newer than what they were made from; an interrupted run leaves none.
+.venv/installed: requirements.lock pyproject.toml deploy/install.sh
+	@echo "Installing into .venv ..."
+	@sh deploy/install.sh requirements.lock
+	@touch $@
+
+.venv/installed-dev: requirements-dev.lock pyproject.toml deploy/install.sh
+	@echo "Installing into .venv ..."
+	@sh deploy/install.sh requirements-dev.lock
+	@touch $@
+
+$(UV):
+	$(PYTHON) -m pip install --quiet --target .tools uv==0.13.8
