@@ -11,7 +11,7 @@ from shared.db import transaction
 from shared.document import Block, BlockKind, Recognition
 from shared.models import Job, Work
 from shared.pages import Rendered
-from shared.status import Lane, WorkKind
+from shared.status import Lane, WorkKind, WorkStatus
 from shared.work import Claim
 
 
@@ -56,7 +56,7 @@ def make_prepared(session: Session, page_count: int, **values: Any) -> tuple[Job
     assert pages.begin(session, held, page_count)
     rendered = [Rendered(number + 1, f"key/{number}", 100, 200) for number in range(page_count)]
     assert pages.add(session, held, rendered)
-    assert work.end(session, held, work.WorkStatus.SUCCEEDED)
+    assert work.end(session, held, WorkStatus.SUCCEEDED)
     return job, work_of(session, job, WorkKind.RECOGNISE)
 
 

@@ -41,3 +41,13 @@ def choose(count: int, *, taken: Collection[int] = ()) -> list[int]:
         if len(found) == count:
             return found
     raise ServiceError(f"there are no {count} free ports from {PORTS.start} to {PORTS.stop - 1}")
+
+
+def choose_pair(apart: int, *, taken: Collection[int] = ()) -> list[int]:
+    """Return two free ports `apart` from each other, neither in `taken`; raises ServiceError."""
+    lower = range(PORTS.start, PORTS.stop - apart)
+    for port in random.sample(lower, len(lower)):
+        pair = [port, port + apart]
+        if not set(pair) & set(taken) and all(map(is_free, pair)):
+            return pair
+    raise ServiceError(f"there are no two free ports {apart} apart")

@@ -11,9 +11,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from deploy.embedded import package
+from deploy.embedded import package, ports
 from deploy.embedded.ports import HOST
 from deploy.embedded.service import Launch, Service
 from shared import storage
@@ -25,6 +23,7 @@ BUCKET = "octavo"
 REGION = "us-east-1"
 
 SOCKETS = Path("/tmp")  # noqa: S108 - where SeaweedFS puts them, whatever TMPDIR says
+GRPC_OFFSET = 10_000
 PARTS = ("s3", "master", "volume", "filer", "admin")
 
 
@@ -33,12 +32,24 @@ class SeaweedFS(Service):
 
     name = "seaweedfs"
     port_count = 2 * len(PARTS)
-    client_errors = (BotoCoreError, ClientError)
+    client_errors = storage.CLIENT_ERRORS
 
     @property
     def url(self) -> str:
         """The S3 endpoint."""
         return f"http://{HOST}:{self.ports[0]}"
+
+    def choose_ports(self) -> None:
+        """Choose free ports, those of `admin` as far apart as its own worker takes for granted.
+
+        Otherwise the worker tries to connect every few seconds, for ever, and its log fills.
+        """
+        super().choose_ports()
+        others, admin = self.ports[:-2], self.ports[-2:]
+        if admin[1] - admin[0] != GRPC_OFFSET:
+            taken = {port for each in self.settings.ports.values() for port in each}
+            admin = ports.choose_pair(GRPC_OFFSET, taken=taken)
+        self.settings.ports[self.name] = [*others, *admin]
 
     def prepare(self) -> Launch:
         """Remove what an earlier run left that would hinder this one."""
@@ -72,8 +83,7 @@ class SeaweedFS(Service):
 
     def provision(self) -> None:
         """Make the bucket."""
-        with contextlib.suppress(self._client.exceptions.BucketAlreadyOwnedByYou):
-            self._client.create_bucket(Bucket=BUCKET)
+        storage.make_bucket(self._client, BUCKET)
 
     def use(self) -> None:
         """Put an object and delete it: `/healthz` is green before writes succeed."""

@@ -314,7 +314,7 @@ class TestListing:
 
     def test_jobs_are_found_by_status_and_metadata(self, gateway: TestClient) -> None:
         submit(gateway)
-        found = submit(gateway, **{"metadata.case": "A"})
+        found = submit(gateway, PDF, **{"metadata.case": "A"})
         gateway.post(f"/v1/jobs/{found['id']}/cancel")
 
         by_status = gateway.get("/v1/jobs", params={"status": "cancelled"}).json()["data"]
@@ -451,7 +451,7 @@ class TestAuthorization:
     ) -> None:
         job = submit(gateway)
 
-        body = {} if path == "/retry" else None
+        body: dict[str, str] | None = {} if path == "/retry" else None
         answer = gateway.request(
             method, f"/v1/jobs/{job['id']}{path}", headers=authorization(), json=body
         )

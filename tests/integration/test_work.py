@@ -268,5 +268,5 @@ def test_prepare_that_gives_up_half_way_keeps_the_good_pages(session: Session) -
 
 
 def _tenants_of(session: Session, ids: list[int]) -> dict[UUID, int]:
-    query = text("SELECT tenant, count(*) FROM work WHERE id = ANY(:ids) GROUP BY tenant")
-    return {row.tenant: row.count for row in session.execute(query, {"ids": ids})}
+    query = text("SELECT tenant, count(*) AS units FROM work WHERE id = ANY(:ids) GROUP BY tenant")
+    return {row.tenant: row.units for row in session.execute(query, {"ids": ids})}

@@ -30,7 +30,7 @@ ONLY_IN = {
     "transformers": ("worker/engine/",),
     "onnxruntime": ("worker/engine/",),
     "rapidocr": ("worker/engine/",),
-    "faster_paddle": ("worker/engine/",),
+    "faster_paddle": ("worker/engine/", "benchmarks/engine.py"),
     "pypdfium2": ("worker/pipeline/source.py", "worker/pipeline/zygote.py"),
 }
 
