@@ -92,12 +92,13 @@ def authenticate(session: Session, key: str) -> Caller:
     match = _KEY.fullmatch(key)
     if match is None or not _same(match["check"], _checksum(match["id"], match["secret"])):
         raise Unauthenticated("This is no API key: a character is wrong or missing.")
-    now = session.execute(select(NOW)).scalar_one()
-    stored = session.get(ApiKey, match["id"])
+    query = select(ApiKey, NOW).where(ApiKey.id == match["id"])
+    stored, now = session.execute(query).one_or_none() or (None, None)
     # An unknown id costs the same comparison as a wrong secret, so that time does not tell.
     expected = stored.secret_hash if stored is not None else bytes(hashlib.sha256().digest_size)
     if not hmac.compare_digest(_hash(match["secret"]), expected) or stored is None:
         raise Unauthenticated("This API key is not known.")
+    assert now is not None
     if stored.revoked_at is not None or (stored.expires_at is not None and stored.expires_at < now):
         raise Unauthenticated("This API key was revoked or has expired.")
     _note_use(session, stored, now)

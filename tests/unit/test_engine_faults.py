@@ -169,8 +169,8 @@ def test_an_engine_that_does_not_let_go_of_a_late_page_is_killed() -> None:
         late = read(host, Fault.HANG)
 
         assert isinstance(error_of(late), PageTimeout)
+        wait_until(lambda: host.vitals.deaths == 1)
         assert read(host).result(5).text == fake_text(PAGE)
-        assert host.vitals.deaths == 1
 
 
 def test_nobody_else_is_blamed_for_a_late_page() -> None:

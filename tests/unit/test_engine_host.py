@@ -69,6 +69,15 @@ def test_hundreds_of_pages_in_flight_get_each_their_own_answer() -> None:
     assert texts == [fake_text(page, f"{100 + n}x50") for n, page in enumerate(pages)]
 
 
+def test_pages_one_after_the_other_wait_for_nothing() -> None:
+    with running() as host:
+        begun = time.monotonic()
+        for _ in range(50):
+            host.submit(PAGE, task=Task.TEXT).result(5)
+
+    assert time.monotonic() - begun < 50 * life.WATCH_SECONDS / 2
+
+
 def test_many_threads_may_submit_at_once() -> None:
     texts: list[str] = []
 

@@ -57,6 +57,17 @@ def test_a_slanting_line_is_one_line() -> None:
     assert read(slanting + column("next", 100, 160, 1)) == "w0 w1 w2 w3 w4 w5\nnext0"
 
 
+def test_rows_that_slant_by_more_than_a_row_are_told_apart() -> None:
+    rows = [
+        [line(f"{row}{n}", 100 + 70 * n, y + 5 * n, 60) for n in range(11)]
+        for row, y in (("a", 100), ("b", 145))
+    ]
+
+    assert read(rows[0] + rows[1]).split("\n") == [
+        " ".join(f"{row}{n}" for n in range(11)) for row in "ab"
+    ]
+
+
 def test_a_blank_line_stands_between_paragraphs() -> None:
     lines = column("a", 100, 100, 3) + column("b", 100, 300, 3)
 
@@ -119,6 +130,25 @@ def test_a_grid_is_a_table_in_markdown_and_tabs_in_text() -> None:
 
 def test_two_rows_are_no_table() -> None:
     assert "|" not in markdown_of(arrange(table([["Name", "Date"], ["Ada", "1843"]])))
+
+
+def test_wide_but_ragged_cells_are_a_table_and_no_columns() -> None:
+    widths = [190, 200, 210, 600]
+    left = [line(f"a{n}", 100, 100 + PITCH * n, width) for n, width in enumerate(widths)]
+    right = [line(f"b{n}", 800, 100 + PITCH * n, width) for n, width in enumerate(widths)]
+
+    assert read(left + right) == "a0\tb0\na1\tb1\na2\tb2\na3\tb3"
+
+
+def test_a_grid_that_is_mostly_empty_is_no_table() -> None:
+    places = [(0, 1), (2, 3), (4, 0)]
+    cells = [
+        line("x", 100 + 300 * column, 100 + PITCH * row)
+        for row, columns in enumerate(places)
+        for column in columns
+    ]
+
+    assert "|" not in markdown_of(arrange(cells))
 
 
 def test_text_around_a_table_stays_text() -> None:

@@ -155,23 +155,32 @@ def rows_of(lines: Sequence[Line]) -> list[Row]:
     """The lines as rows, top to bottom; what stands side by side shares a row."""
     rows: list[Row] = []
     for line in sorted(lines, key=lambda line: line.middle):
-        # On a slanting page the row before may reach below the beginning of this one.
-        row = next((row for row in reversed(rows[-2:]) if _belongs(line, row)), None)
-        if row is None:
-            rows.append([line])
+        # On a slanting page a row may begin before the one above it has ended.
+        open_rows = [row for row in rows[-2:] if _belongs(line, row)]
+        if open_rows:
+            min(open_rows, key=lambda row: _distance(line, _nearest(line, row))).append(line)
         else:
-            row.append(line)
+            rows.append([line])
     return [sorted(row, key=lambda line: line.x0) for row in rows]
 
 
 def _belongs(line: Line, row: Row) -> bool:
-    nearest = min(row, key=lambda other: abs(other.x0 + other.x1 - line.x0 - line.x1))
+    nearest = _nearest(line, row)
     shared = min(line.y1, nearest.y1) - max(line.y0, nearest.y0)
     beside = all(
         min(line.x1, other.x1) - max(line.x0, other.x0) <= min(line.width, other.width) / 2
         for other in row
     )
     return beside and shared >= SAME_ROW * min(line.height, nearest.height)
+
+
+def _nearest(line: Line, row: Row) -> Line:
+    return min(row, key=lambda other: _distance(line, other))
+
+
+def _distance(line: Line, other: Line) -> int:
+    """Pixels between the two, sideways; negative where they overlap."""
+    return max(line.x0, other.x0) - min(line.x1, other.x1)
 
 
 # Text
@@ -255,14 +264,8 @@ def _table_at(rows: Sequence[Row]) -> Grid | None:
 
 
 def _is_table(spans: Spans, rows: Sequence[Row]) -> bool:
-    cells = [cell for row in rows for cell in row]
-    columns = [[cell for cell in cells if _home(spans, cell) == i] for i in range(len(spans))]
-    running_text = [column for column in columns if _is_prose(column)]
-    return (
-        len(rows) >= TABLE_ROWS
-        and len(cells) >= TABLE_FILL * len(rows) * len(spans)
-        and len(running_text) < 2  # noqa: PLR2004 - a column of descriptions may be one
-    )
+    cells = sum(len(row) for row in rows)
+    return len(rows) >= TABLE_ROWS and cells >= TABLE_FILL * len(rows) * len(spans)
 
 
 def _with_row(spans: Spans, row: Row) -> Spans | None:
