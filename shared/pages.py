@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Boolean, Float, Integer, Row, bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from shared import jobs, work
-from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition, Usage
+from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition
 from shared.errors import OctavoError
 from shared.models import Job, Page, StoredRecognition, Work
 from shared.page_range import PageRange
 from shared.status import WorkKind, WorkStatus
 from shared.work import Claim
-
-NO_USAGE = Usage()
 
 REVIEW_BELOW_CONFIDENCE = 0.8
 """Mean confidence below which a page is flagged. Upright pages read at 0.98 and more, pages upside
@@ -94,7 +92,7 @@ def add(session: Session, held: Claim, rendered: Sequence[Rendered]) -> bool:
     good = [page.page_no for page in rendered if page.error is None and page.page_no in fresh]
     work.add(session, job, WorkKind.RECOGNISE, good)
     if failed:
-        _count(session, job.id, failed=len(failed))
+        _count_failed(session, job, len(failed))
     return True
 
 
@@ -110,65 +108,90 @@ def give_up(session: Session, held: Claim, error: OctavoError) -> bool:
     for page_no in missing:
         work.add_ended(session, job, page_no, WorkStatus.FAILED, error)
     if missing:
-        _count(session, job.id, failed=len(missing))
+        _count_failed(session, job, len(missing))
     return True
 
 
-def image_key(session: Session, held: Claim) -> str | None:
-    """Where the image of a claimed page lies."""
-    query = select(Page.image_key).where(Page.job_id == held.job_id, Page.page_no == held.page_no)
-    return session.execute(query).scalar_one_or_none()
-
-
-_LOCK_JOB = text("SELECT FROM jobs WHERE id = :job_id FOR NO KEY UPDATE")
-
-_STORE = text(
+_ASSIGNMENT = text(
     """
-    INSERT INTO recognitions (job_id, page_no, tenant, attempt, needs_review, confidence, body)
-    VALUES (:job_id, :page_no, :tenant, :attempt, :needs_review, :confidence, :body)
+    SELECT pages.image_key, jobs.options FROM pages JOIN jobs ON jobs.id = pages.job_id
+    WHERE pages.job_id = :job_id AND pages.page_no = :page_no
     """
 )
 
-_COUNT = text(
+
+def assignment(session: Session, held: Claim) -> tuple[str, dict[str, Any]]:
+    """Where the image of a claimed page lies, and the options of its job."""
+    row = session.execute(_ASSIGNMENT, {"job_id": held.job_id, "page_no": held.page_no}).one()
+    assert row.image_key is not None, "a page without an image is not queued"
+    return row.image_key, row.options
+
+
+# One statement, because every page of every job goes through it. The job's row is locked before the
+# page's work is touched, and counted on as it is after the wait, not as it was before.
+_END = text(
     """
-    UPDATE jobs SET pages_succeeded = pages_succeeded + :succeeded,
-      pages_failed = pages_failed + :failed,
+    WITH job AS (SELECT id FROM jobs WHERE id = :job_id FOR NO KEY UPDATE),
+    ended AS (
+      UPDATE work SET status = :status, error = :error, lease_until = NULL FROM job
+      WHERE work.id = :id AND work.attempt = :attempt AND work.status = 'running'
+      RETURNING work.job_id, work.page_no, work.tenant, work.attempt),
+    stored AS (
+      INSERT INTO recognitions (job_id, page_no, tenant, attempt, needs_review, confidence, body)
+      SELECT job_id, page_no, tenant, attempt, :needs_review, :confidence, :body FROM ended
+      WHERE :status = 'succeeded')
+    UPDATE jobs SET pages_succeeded = pages_succeeded + (:status = 'succeeded')::int,
+      pages_failed = pages_failed + (:status = 'failed')::int,
       vision_tokens = coalesce(vision_tokens + :vision_tokens, :vision_tokens, vision_tokens),
       output_tokens = coalesce(output_tokens + :output_tokens, :output_tokens, output_tokens),
       engine_seconds = engine_seconds + :engine_seconds
-    WHERE id = :job_id RETURNING pages_succeeded + pages_failed = pages_total
+    FROM ended WHERE jobs.id = ended.job_id
+    RETURNING pages_succeeded + pages_failed = pages_total
     """
+).bindparams(
+    bindparam("error", type_=JSONB(none_as_null=True)),
+    bindparam("needs_review", type_=Boolean),
+    bindparam("confidence", type_=Float),
+    bindparam("vision_tokens", type_=Integer),
+    bindparam("output_tokens", type_=Integer),
 )
+
+_NOTHING_READ: dict[str, Any] = {
+    "needs_review": None,
+    "confidence": None,
+    "body": None,
+    "vision_tokens": None,
+    "output_tokens": None,
+    "engine_seconds": 0,
+}
 
 
 def succeed(session: Session, held: Claim, recognition: Recognition) -> bool:
     """Store what was read of a page; False where the claim is lost, and nothing is stored."""
-    # Plain statements: this is where every page goes through, and the ORM would cost as much again.
-    page = {"job_id": held.job_id, "page_no": held.page_no, "tenant": held.tenant}
-    session.execute(_LOCK_JOB, {"job_id": held.job_id})
-    if not work.end(session, held, WorkStatus.SUCCEEDED):
-        return False
-    session.execute(
-        _STORE,
-        {
-            **page,
-            "attempt": held.attempt,
-            "needs_review": needs_review(recognition),
-            "confidence": recognition.confidence,
-            "body": recognition.model_dump_json(),
-        },
-    )
-    _count(session, held.job_id, succeeded=1, usage=recognition.usage)
-    return True
+    usage = recognition.usage
+    read = {
+        "needs_review": needs_review(recognition),
+        "confidence": recognition.confidence,
+        "body": recognition.model_dump_json(),
+        "vision_tokens": usage.vision_tokens,
+        "output_tokens": usage.output_tokens,
+        "engine_seconds": usage.engine_seconds,
+    }
+    return _end(session, held, {"status": WorkStatus.SUCCEEDED, "error": None, **read})
 
 
 def fail(session: Session, held: Claim, error: OctavoError) -> bool:
     """End a page with an error; False where the claim is lost."""
-    session.execute(_LOCK_JOB, {"job_id": held.job_id})
-    if not work.end(session, held, WorkStatus.FAILED, error):
-        return False
-    _count(session, held.job_id, failed=1)
-    return True
+    failed = {"status": WorkStatus.FAILED, "error": error.facts()}
+    return _end(session, held, failed | _NOTHING_READ)
+
+
+def _end(session: Session, held: Claim, values: dict[str, Any]) -> bool:
+    claimed = {"id": held.id, "attempt": held.attempt, "job_id": held.job_id}
+    was_last = session.execute(_END, claimed | values).scalar_one_or_none()
+    if was_last:
+        work.add(session, session.get_one(Job, held.job_id), WorkKind.ASSEMBLE)
+    return was_last is not None
 
 
 def needs_review(recognition: Recognition) -> bool:
@@ -279,18 +302,12 @@ def _insert(session: Session, job: Job, rendered: Sequence[Rendered]) -> set[int
     return set(session.scalars(statement))
 
 
-def _count(
-    session: Session, job_id: UUID, *, succeeded: int = 0, failed: int = 0, usage: Usage = NO_USAGE
-) -> None:
-    """Move a locked job's counters; the last page queues the assembling."""
-    counts = {"job_id": job_id, "succeeded": succeeded, "failed": failed}
-    usage_counts = {
-        "vision_tokens": usage.vision_tokens,
-        "output_tokens": usage.output_tokens,
-        "engine_seconds": usage.engine_seconds,
-    }
-    if session.execute(_COUNT, counts | usage_counts).scalar_one():
-        work.add(session, session.get_one(Job, job_id), WorkKind.ASSEMBLE)
+def _count_failed(session: Session, job: Job, pages: int) -> None:
+    """Count pages of a locked job that failed before they were read."""
+    job.pages_failed += pages
+    session.flush()
+    if job.pages_succeeded + job.pages_failed == job.pages_total:
+        work.add(session, job, WorkKind.ASSEMBLE)
 
 
 def _dropped(job: Job) -> list[str]:

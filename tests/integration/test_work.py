@@ -1,5 +1,6 @@
 """The queue of record: claims, leases, fences, fairness."""
 
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
@@ -192,6 +193,26 @@ def test_the_last_page_and_only_the_last_queues_the_assembling(session: Session)
     pages.fail(session, claimed(session, units[1]), PageTimeout())
 
     assert len(work_of(session, job, WorkKind.ASSEMBLE)) == 1
+
+
+def test_pages_that_end_at_the_same_moment_are_all_counted_and_one_is_the_last() -> None:
+    with transaction() as session:
+        job, units = make_prepared(session, 64)
+        held = [claimed(session, unit) for unit in units]
+
+    def end(claim: work.Claim) -> bool:
+        with transaction() as session:
+            if claim.page_no % 4:
+                return pages.succeed(session, claim, recognition())
+            return pages.fail(session, claim, PageTimeout())
+
+    with ThreadPoolExecutor(8) as workers:
+        assert all(workers.map(end, held))
+
+    with transaction() as session:
+        row = session.get_one(Job, job.id)
+        assert (row.pages_succeeded, row.pages_failed) == (48, 16)
+        assert len(work_of(session, job, WorkKind.ASSEMBLE)) == 1
 
 
 def test_cancelling_ends_queued_and_running_work(session: Session) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared import pages, storage
 from shared.errors import PageUnreadable
-from shared.models import Job, Page
 from shared.options import JobOptions
 from shared.work import Claim
 from worker import process
@@ -31,14 +29,8 @@ def recognise(work_id: int) -> None:
 
 
 def _load(session: Session, claim: Claim) -> _Assignment | None:
-    query = (
-        select(Page.image_key, Job.options)
-        .join(Job, Job.id == Page.job_id)
-        .where(Page.job_id == claim.job_id, Page.page_no == claim.page_no)
-    )
-    row = session.execute(query).one()
-    assert row.image_key is not None, "a page without an image is not queued"
-    return _Assignment(row.image_key, JobOptions.model_validate(row.options))
+    image_key, options = pages.assignment(session, claim)
+    return _Assignment(image_key, JobOptions.model_validate(options))
 
 
 def _read(held: Held, assignment: _Assignment) -> None:
