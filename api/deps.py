@@ -34,7 +34,7 @@ def session() -> Iterator[Session]:
 Transaction = Annotated[Session, Depends(session, scope="function")]
 
 
-def request_id(request: Request) -> str:
+async def request_id(request: Request) -> str:
     """The id of this request, which is on every line of the log that it causes."""
     found: str = request.state.request_id
     return found

@@ -93,7 +93,7 @@ class PageCounts(BaseModel):
 
 
 class QueuePlace(BaseModel):
-    """What stands before a job that waits; both stop counting at 10,000."""
+    """What stands before a job that waits; both stop counting at 1,000."""
 
     jobs_ahead: int
     pages_ahead: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import islice
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -47,7 +48,8 @@ class _Incoming:
 
     def __init__(self, key: str) -> None:
         self._writer = storage.Writer(key)
-        self._part = bytearray()
+        self._part: list[bytes] = []
+        self._part_bytes = 0
         self._hash = hashlib.sha256()
         self._bytes = 0
         self._media_type: MediaType | None = None
@@ -57,26 +59,27 @@ class _Incoming:
         if self._bytes > settings().max_upload_bytes:
             raise UploadTooLarge(f"At most {settings().max_upload_bytes} bytes.")
         self._hash.update(chunk)
-        self._part += chunk
-        if self._media_type is None and len(self._part) >= SNIFF_BYTES:
+        self._part.append(chunk)
+        self._part_bytes += len(chunk)
+        if self._media_type is None and self._part_bytes >= SNIFF_BYTES:
             self._media_type = _sniffed(self._part)
-        if len(self._part) >= storage.PART_BYTES:
-            await run_in_threadpool(self._writer.part, bytes(self._part))
-            self._part.clear()
+        if self._part_bytes >= storage.PART_BYTES:
+            await run_in_threadpool(self._writer.part, b"".join(self._part))
+            self._part, self._part_bytes = [], 0
 
     async def close(self) -> Upload:
         if not self._bytes:
             raise EmptyUpload
         media_type = self._media_type or _sniffed(self._part)
-        await run_in_threadpool(self._writer.close, bytes(self._part), media_type)
+        await run_in_threadpool(self._writer.close, b"".join(self._part), media_type)
         return Upload(media_type, self._bytes, self._hash.hexdigest())
 
     def abort(self) -> None:
         self._writer.abort()
 
 
-def _sniffed(head: bytearray) -> MediaType:
-    media_type = sniff(bytes(head[:SNIFF_BYTES]))
+def _sniffed(chunks: list[bytes]) -> MediaType:
+    media_type = sniff(b"".join(islice(chunks, SNIFF_BYTES))[:SNIFF_BYTES])
     if media_type is None:
         known = ", ".join(sorted(media_type.value for media_type in MediaType))
         raise UnsupportedFormat(f"The type is told by the first bytes. Octavo reads {known}.")

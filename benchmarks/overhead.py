@@ -49,7 +49,7 @@ def measure(processes: int) -> Overhead:
     """Measure everything once, with that many engines side by side."""
     peak = PeakMemory()
     raw, whole = _measure_paddle(processes, peak)
-    with _platform("fake", 1, peak) as (platform, octavo):
+    with _platform("fake", processes, peak) as (platform, octavo):
         _say("submissions of one page")
         median, tail = latency.measure(octavo, SUBMISSIONS)
         _say("page rows to results")

@@ -235,6 +235,16 @@ class InvalidPageRange(OctavoError):
     phase = "source"
 
 
+class SourceUnavailable(OctavoError):
+    """The document cannot be had from where it is."""
+
+    code = "source_unavailable"
+    status = 503
+    retryable = True
+    category = "source_unavailable"
+    phase = "source"
+
+
 class PoisonDocument(OctavoError):
     """Preparing the document ended its worker again and again."""
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from shared.models import Job
 from shared.work import recognise_queue
 
-COUNTED = 10_000
+COUNTED = 1_000
 """Neither count goes beyond: a poller's question must not read a long queue."""
 
 

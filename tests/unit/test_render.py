@@ -111,6 +111,14 @@ def test_an_image_of_any_kind_shows_what_was_drawn(kind: str) -> None:
     assert difference(page) < 4
 
 
+def test_an_image_of_many_rows_is_read_to_its_end() -> None:
+    text = "\n".join("abcdefg")
+
+    [page] = pages_of(documents.png(text, size=(480, 1_500)))
+
+    assert difference(page, text) < 4
+
+
 def test_a_heic_image_is_read() -> None:
     [page] = pages_of(documents.heic())
 
@@ -169,8 +177,11 @@ def test_an_image_at_the_caps_is_read_and_one_past_a_cap_is_refused() -> None:
     refused = [(98, 33), (19, 70), (20, 81), (31, 101)]
 
     for size in allowed:
+        limits.check_dimensions(*size)
         opened(documents.png(size=size), limits=limits).close()
     for size in refused:
+        with pytest.raises(ImageDimensions):
+            limits.check_dimensions(*size)
         with pytest.raises(ImageDimensions):
             opened(documents.png(size=size), limits=limits)
 
@@ -220,7 +231,7 @@ def test_an_encrypted_pdf_opens_with_its_password() -> None:
         assert ink(source.render(0)) > 0
 
 
-@pytest.mark.parametrize("password", [None, "", "wrong", "x" * 5_000])
+@pytest.mark.parametrize("password", [None, "", "wrong", "x" * 50_000])
 def test_an_encrypted_pdf_without_its_password_is_refused(password: str | None) -> None:
     with pytest.raises(DocumentEncrypted):
         opened(documents.encrypted_pdf("right"), password=password)
@@ -315,6 +326,16 @@ def test_an_image_of_an_absurd_size_is_refused_before_it_is_decoded(kind: str) -
         opened(document, limits=SMALL)
 
     assert time.monotonic() - began < 2
+
+
+def test_a_frame_of_an_absurd_size_leaves_the_others_readable() -> None:
+    narrow = Image.new("L", (10, 4_000))
+    album = documents.saved(narrow, "TIFF", save_all=True, append_images=[documents.picture()])
+
+    with opened(album) as source:
+        with pytest.raises(ImageDimensions):
+            source.render(0)
+        assert difference(source.render(1)) < 4
 
 
 @pytest.mark.parametrize("size", [(0.001, 65_000), (5, 5), (72, 72 * 101)])

@@ -96,7 +96,7 @@ _WARM_UP_PDF = b"""%PDF-1.7
 3 0 obj << /Type /Page /Parent 2 0 R /MediaBox [0 0 72 72] /Contents 5 0 R
   /Resources << /Font << /F 4 0 R >> >> >> endobj
 4 0 obj << /Type /Font /Subtype /TrueType /BaseFont /Nobodys >> endobj
-5 0 obj << /Length 32 >> stream
+5 0 obj << /Length 34 >> stream
 BT /F 12 Tf 9 9 Td (Octavo) Tj ET
 endstream endobj
 trailer << /Size 6 /Root 1 0 R >>

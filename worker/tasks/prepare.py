@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared import jobs, pages, sealing, storage, work
 from shared.config import settings
 from shared.db import transaction
-from shared.errors import DependencyUnavailable, DocumentInvalid, OctavoError
+from shared.errors import DependencyUnavailable, DocumentInvalid, OctavoError, SourceUnavailable
 from shared.media import MediaType
 from shared.models import Job
 from shared.pages import Rendered
@@ -54,11 +54,11 @@ def _prepare(held: Held, job: Job) -> None:
 
 def _download(job: Job, file: IO[bytes]) -> None:
     try:
-        storage.download(storage.source_key(job.tenant, job.id), file)
+        sha256 = storage.download(storage.source_key(job.tenant, job.id), file)
     except storage.ObjectMissing as error:
         raise DocumentInvalid("The document is gone from the store.") from error
-    if file.tell() != job.source_bytes:
-        raise DependencyUnavailable("The store gave back another number of bytes than it took.")
+    if sha256 != job.source_sha256:
+        raise SourceUnavailable("The store gave back other bytes than it took.")
     file.seek(0)
 
 
