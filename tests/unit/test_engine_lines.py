@@ -86,6 +86,13 @@ def test_columns_whose_lines_stand_at_different_heights_are_columns() -> None:
     assert read(lines).startswith("left0\nleft1\nleft2\nleft3\n\nright0")
 
 
+def test_a_gap_across_both_columns_does_not_end_them() -> None:
+    lines = column("a", 100, 100, 3) + column("b", 100, 320, 3)
+    lines += column("c", 660, 100, 3) + column("d", 660, 320, 3)
+
+    assert read(lines) == "a0\na1\na2\n\nb0\nb1\nb2\n\nc0\nc1\nc2\n\nd0\nd1\nd2"
+
+
 def test_three_columns_are_read_in_turn() -> None:
     lines = (
         column("a", 50, 100, 4, 330) + column("b", 430, 100, 4, 330) + column("c", 810, 100, 4, 330)

@@ -131,9 +131,11 @@ def _close_all_but(kept: list[int]) -> None:
 def confine(order: Order) -> None:
     """Give up for good what a decoder does not need. Raises OSError where that is refused.
 
-    Covered: memory, CPU, files by the rlimits; identity where we are root; being traced, gaining
-    privileges, outliving the zygote. Not covered yet: system calls (seccomp), paths (Landlock),
-    the network; each is a further layer, after these. The clock is the parent's matter.
+    Covered: memory, CPU, writing files and starting processes, by the rlimits; identity, where we
+    are root; gaining privileges, being traced, outliving the zygote. Not covered: reading files
+    (Landlock), the network and other system calls (seccomp), threads of HEIC's decoder; and where
+    we are not root, what processes of one user may do to each other. A further layer goes last.
+    The clock is the parent's matter.
     """
     _limit_resources(order)
     _become_nobody()
