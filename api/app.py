@@ -40,5 +40,7 @@ def create_app() -> FastAPI:
 
 def _complete_openapi(app: FastAPI) -> None:
     """Add what FastAPI cannot see: the options inside a multipart body."""
-    schema = app.openapi()
-    schema["components"]["schemas"]["SubmitOptions"] = SubmitOptions.model_json_schema()
+    known = app.openapi()["components"]["schemas"]
+    options = SubmitOptions.model_json_schema(ref_template="#/components/schemas/{model}")
+    known.update(options.pop("$defs", {}))
+    known["SubmitOptions"] = options

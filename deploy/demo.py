@@ -48,7 +48,7 @@ def demo(parent: Path) -> None:
     console = Console(highlight=False, emoji=False, markup=False)
     began = time.monotonic()
     try:
-        with interrupts(give_up), _platform(parent) as platform:
+        with _platform(parent) as platform:
             started = time.monotonic() - began
             console.print(f"The platform is up ({started:.1f} s): {platform.url}")
             readings = _read_all(platform)
@@ -66,13 +66,19 @@ def demo(parent: Path) -> None:
 
 @contextmanager
 def _platform(parent: Path) -> Iterator[Platform]:
-    """A platform with an engine a core, in a folder that goes with it."""
+    """A platform with an engine a core, in a folder that goes with it.
+
+    An interrupt leaves what is done with it at once, but neither its start nor its end, which
+    would leave processes behind.
+    """
     parent.mkdir(exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="demo-", dir=parent) as directory,
-        Platform(Path(directory), engine_workers=os.cpu_count() or 1) as platform,
-    ):
-        yield platform
+    with tempfile.TemporaryDirectory(prefix="demo-", dir=parent) as directory:
+        platform = Platform(Path(directory), engine_workers=os.cpu_count() or 1)
+        with interrupts(platform.interrupt), platform:
+            if platform.is_stopping:
+                give_up()
+            with interrupts(give_up):
+                yield platform
 
 
 def _read_all(platform: Platform) -> list[Reading]:

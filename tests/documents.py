@@ -49,7 +49,7 @@ def pdf(
 ) -> bytes:
     """A PDF of `pages` vector pages in Helvetica, each with its own `text`, of one or more lines.
 
-    `size` is in points. 600 pages take a few milliseconds and 150 KB.
+    `text` may name {page} and {pages}; `size` is in points. 600 pages take 4 ms and 175 KB.
     """
     contents = [_lines(text.format(page=page, pages=pages), size) for page in range(1, pages + 1)]
     return _pdf_of([_page(size, content) for content in contents])

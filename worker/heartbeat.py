@@ -1,7 +1,6 @@
 """The heartbeat of a worker: one thread that says it lives and renews what it holds.
 
-A lease is renewed only for work that progressed since the last beat: a hung engine cannot keep its
-pages. What Postgres no longer counts as held was cancelled, or given to somebody else; its holder
+A lease is renewed only for work that goes on: a hung engine cannot keep its pages. What Postgres no longer counts as held was cancelled, or given to somebody else; its holder
 is told to give up.
 """
 
@@ -13,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
@@ -29,25 +27,27 @@ from shared.work import Claim
 log = structlog.get_logger()
 
 
-@dataclass
 class Held:
     """Claimed work in the hands of this process."""
 
-    claim: Claim
-    lease_until: float  # by this process's monotonic clock; never later than the row's
-    lost: bool = False
-    progressed: Callable[[], bool] = field(default=lambda: False)
-    give_up: Callable[[], None] = field(default=lambda: None)
-    _touched: bool = True
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.lost = False
+        self.lease_until = time.monotonic() + settings().lease_seconds
+        """By this process's clock, and never later than the row's."""
+        self.progressed: Callable[[], bool] = lambda: False
+        self.give_up: Callable[[], None] = lambda: None
+        self._moved_at = time.monotonic()
 
     def touch(self) -> None:
         """Note that the work went on."""
-        self._touched = True
+        self._moved_at = time.monotonic()
 
-    def went_on(self) -> bool:
-        """Whether the work went on since this was last asked."""
-        touched, self._touched = self._touched, False
-        return self.progressed() or touched
+    def goes_on(self) -> bool:
+        """Whether the work moved within the time that an engine may be without progress."""
+        if self.progressed():
+            self.touch()
+        return time.monotonic() - self._moved_at < settings().stall_seconds
 
     def lose(self) -> None:
         """The claim does not hold any more: whatever comes of the work will not count."""
@@ -82,7 +82,7 @@ class Heartbeat:
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[Held]:
         """Keep the lease of `claim` while the block runs and progresses."""
-        held = Held(claim, time.monotonic() + settings().lease_seconds)
+        held = Held(claim)
         with self._lock:
             self._held[claim.id] = held
         try:
@@ -102,7 +102,7 @@ class Heartbeat:
         sent = time.monotonic()
         with self._lock:
             everything = list(self._held.values())
-        alive = [held for held in everything if held.went_on()]
+        alive = [held for held in everything if held.goes_on()]
         with transaction() as session:
             workers.beat(
                 session,

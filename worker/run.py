@@ -6,6 +6,11 @@ whatever they die of. SIGTERM ends it gracefully: no new claim, what is held is 
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Sequence
 
 from celery import signals
@@ -17,6 +22,8 @@ from worker import process
 from worker.app import app
 from worker.engine.host import EngineHost
 from worker.heartbeat import Heartbeat
+
+LOOK_SECONDS = 1.0
 
 
 def run_cpu_worker(slots: int) -> None:
@@ -38,10 +45,13 @@ def run_engine_worker(engine: str) -> None:
     host.start()
     queues = [recognise_queue(engine)]
     process.equip(heartbeat=Heartbeat(queues, host.slots, host.device), engine=host)
+    threading.Thread(target=_end_with, args=(host,), name="engine-watch", daemon=True).start()
     try:
         _consume(queues, host.slots)
     finally:
         host.stop()
+    if host.broken:
+        sys.exit("the engine dies again and again")
 
 
 def _consume(queues: Sequence[str], slots: int) -> None:
@@ -62,6 +72,14 @@ def _consume(queues: Sequence[str], slots: int) -> None:
         ).start()
     finally:
         heartbeat.stop()
+
+
+def _end_with(host: EngineHost) -> None:
+    """End this worker when its engine cannot be brought back: others take its pages."""
+    while not host.broken:
+        time.sleep(LOOK_SECONDS)
+    process.heartbeat().draining = True
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _announce(**_: object) -> None:

@@ -13,13 +13,17 @@ from shared.errors import DependencyUnavailable, Overloaded
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez")
+@router.get("/livez", summary="Whether the process lives")
 def livez() -> Health:
     """Whether the process answers. No other part is asked."""
     return Health(status="ok")
 
 
-@router.get("/readyz", responses=documented(DependencyUnavailable))
+@router.get(
+    "/readyz",
+    summary="Whether it can serve",
+    responses=documented(DependencyUnavailable, Overloaded),
+)
 def readyz(request: Request, session: Transaction) -> Health:
     """Whether requests can be served: the database answers and the gateway is not ending.
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from api import present
+from api import examples, present
 from api.deps import Reader, Transaction
 from api.errors import documented
 from api.routes.jobs import ALWAYS, JobId, Limit
@@ -35,7 +35,10 @@ router = APIRouter(tags=["results"])
 @router.get(
     "/v1/jobs/{job_id}/pages",
     summary="List a job's pages",
-    responses=documented(*ALWAYS, NotFound, JobDeleted, ResultExpired),
+    responses={
+        **examples.as_json(examples.PAGE_LIST, "Pages and their states."),
+        **documented(*ALWAYS, NotFound, JobDeleted, ResultExpired),
+    },
 )
 def list_pages(
     job_id: JobId,
@@ -65,7 +68,10 @@ def list_pages(
 @router.get(
     "/v1/jobs/{job_id}/pages/{page_no}",
     summary="Get one page",
-    responses=documented(*ALWAYS, NotFound, PageNotFinished, JobDeleted, ResultExpired),
+    responses={
+        **examples.as_json(examples.PAGE, "What was read of the page, or why it failed."),
+        **documented(*ALWAYS, NotFound, PageNotFinished, JobDeleted, ResultExpired),
+    },
 )
 def get_page(
     job_id: JobId,
@@ -92,9 +98,12 @@ def get_page(
         200: {
             "description": "The document, in the format asked for.",
             "content": {
-                "text/markdown": {"schema": {"type": "string"}},
-                "text/plain": {"schema": {"type": "string"}},
-                "application/json": {"schema": {"$ref": "#/components/schemas/Document"}},
+                "text/markdown": {"schema": {"type": "string"}, "example": examples.MARKDOWN},
+                "text/plain": {"schema": {"type": "string"}, "example": examples.TEXT},
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/Document"},
+                    "example": examples.DOCUMENT,
+                },
             },
         },
         202: {"model": Job, "description": "It is not done yet; the job's status."},

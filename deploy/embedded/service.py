@@ -97,6 +97,7 @@ class Service(ABC):
         if lock is None:
             return False
         try:
+            self._reap()
             self.directory.mkdir(mode=0o700, exist_ok=True)
             launch = self.prepare()
             os.truncate(lock, 0)  # so that nobody takes a dead process's id for this one's
@@ -124,12 +125,12 @@ class Service(ABC):
 
     def is_running(self) -> bool:
         """Whether the process, or a child it left behind, is alive."""
-        if self._child is not None:
-            self._child.poll()  # so that it does not stay as a zombie
         lock = try_lock(self._lock)
-        if lock is not None:
-            os.close(lock)
-        return lock is None
+        if lock is None:
+            return True
+        os.close(lock)
+        self._reap()
+        return False
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process, if it runs."""
@@ -143,6 +144,12 @@ class Service(ABC):
             if time.monotonic() > deadline:
                 self.send(signal.SIGKILL)
             time.sleep(POLL_SECONDS)
+
+    def _reap(self) -> None:
+        """Let go of our child, which is dead or about to be, so that it does not stay as a zombie."""
+        if self._child is not None:
+            self._child.wait()
+            self._child = None
 
     def _first_error(self) -> Exception | None:
         try:

@@ -25,10 +25,12 @@ from shared.errors import (
 from shared.options import Task
 from tests.faults import LIMITS, fake_settings, jpeg, page, page_image, running
 from tests.unit.test_engine_host import PAGE, SLOW, fake_text, wait_until
-from worker.engine.errors import EngineDied
+from worker.engine.errors import EngineDied, ReadingCancelled
 from worker.engine.faults import Fault, marked
 from worker.engine.host import EngineHost
+from worker.engine.protocol import Cancelled, Done, FromChild
 from worker.engine.reading import Reading
+from worker.engine.spawn import Child
 
 
 @contextmanager
@@ -237,6 +239,20 @@ def test_an_answer_that_is_no_recognition_is_an_internal_error_of_its_page() -> 
     with faulty("nonsense") as host:
         assert isinstance(error_of(read(host, Fault.NONSENSE)), InternalError)
         assert host.vitals.deaths == 0
+
+
+def test_a_page_that_the_child_drops_unasked_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    receive = Child.receive
+
+    def dropping(child: Child) -> Iterator[FromChild]:
+        for message in receive(child):
+            yield Cancelled(message.id) if isinstance(message, Done) else message
+
+    monkeypatch.setattr(Child, "receive", dropping)
+    with faulty("slow") as host:
+        assert isinstance(error_of(read(host)), ReadingCancelled)
 
 
 def test_an_unreadable_page_ends_itself_only() -> None:

@@ -52,8 +52,7 @@ class EngineHost:
         that then does not drop it within `cancel_seconds`, or shows no sign of progress for
         `stall_seconds` while it holds pages, is killed. Let a stall be shorter than a page: then a
         hung engine ends in EngineDied for all, and not in PageTimeout for those it held longest.
-        Raises EngineUnavailable where there is
-        no such engine.
+        Raises EngineUnavailable where there is no such engine.
         """
         if name not in ENGINES:
             raise EngineUnavailable(f"There is no engine {name}; there are {', '.join(ENGINES)}.")

@@ -17,7 +17,13 @@ from sqlalchemy.orm import Session
 from shared import jobs, pages, sealing, storage, work
 from shared.config import settings
 from shared.db import transaction
-from shared.errors import DependencyUnavailable, DocumentInvalid, OctavoError, SourceUnavailable
+from shared.errors import (
+    DependencyUnavailable,
+    DocumentInvalid,
+    InternalError,
+    OctavoError,
+    SourceUnavailable,
+)
 from shared.media import MediaType
 from shared.models import Job
 from shared.pages import Rendered
@@ -97,8 +103,8 @@ def _begin(held: Held, source_pages: int) -> tuple[list[int], int]:
 def _render_page(held: Held, document: Document, page_no: int) -> Rendered:
     try:
         image = document.render(page_no - 1)
-    except DependencyUnavailable:
-        raise
+    except (DependencyUnavailable, InternalError):
+        raise  # no fault of this page
     except OctavoError as error:
         return Rendered(page_no, error=error)
     finally:
