@@ -1,0 +1,139 @@
+"""The dispatcher, on a real broker: windows, lanes, and what a dead broker costs."""
+
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared import workers
+from shared.config import settings
+from shared.db import sole_holder, transaction
+from shared.errors import DependencyUnavailable
+from shared.status import Lane, WorkStatus
+from tests.factory import make_prepared
+from worker.dispatcher import ADVISORY_LOCK, Dispatcher
+
+QUEUE = "recognise.fake"
+
+
+@pytest.fixture
+def broker() -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(settings().broker_url.get_secret_value()) as client:
+        client.flushall()
+        yield client
+
+
+def messages(broker: redis.Redis) -> list[int]:
+    """The ids that wait in the broker, first sent first."""
+    raw = broker.lrange(f"octavo:{QUEUE}", 0, -1)
+    assert isinstance(raw, list)
+    return [json.loads(json.loads(message)["headers"]["argsrepr"])[0] for message in reversed(raw)]
+
+
+def a_worker(slots: int, *, seen_seconds_ago: int = 0) -> None:
+    with transaction() as session:
+        workers.beat(
+            session,
+            f"worker {slots}",
+            queues=[QUEUE],
+            slots=slots,
+            busy=0,
+            draining=False,
+            version="0",
+            device={},
+        )
+        seen = "UPDATE workers SET last_seen_at = now() - make_interval(secs => :ago)"
+        session.execute(text(seen), {"ago": seen_seconds_ago})
+
+
+def prepared(pages: int, priority: Lane = Lane.INTERACTIVE) -> list[int]:
+    with transaction() as session:
+        _, units = make_prepared(session, pages, priority=priority)
+    return [unit.id for unit in units]
+
+
+def dispatched() -> int:
+    dispatcher = Dispatcher()
+    dispatcher._read_slots()  # noqa: SLF001 - what the loop does twice a second
+    return dispatcher.round()
+
+
+def test_what_is_sent_fits_the_window(broker: redis.Redis) -> None:
+    ids = prepared(20)
+    a_worker(4)
+
+    assert dispatched() == 5  # four slots and a quarter
+    assert messages(broker) == ids[:5]
+    assert dispatched() == 0
+
+
+@pytest.mark.parametrize("seen_seconds_ago", [60, 3600])
+def test_for_a_worker_that_is_gone_nothing_is_sent(
+    broker: redis.Redis, seen_seconds_ago: int
+) -> None:
+    prepared(3)
+    a_worker(4, seen_seconds_ago=seen_seconds_ago)
+
+    assert dispatched() == 0
+    assert messages(broker) == []
+
+
+def test_the_batch_lane_keeps_its_share_beside_a_full_interactive_one(broker: redis.Redis) -> None:
+    interactive = prepared(50)
+    batch = prepared(50, Lane.BATCH)
+    a_worker(8)
+
+    dispatched()
+
+    sent = set(messages(broker))
+    assert (len(sent & set(interactive)), len(sent & set(batch))) == (8, 2)
+
+
+def test_the_batch_lane_takes_all_that_nobody_else_wants(broker: redis.Redis) -> None:
+    batch = prepared(50, Lane.BATCH)
+    a_worker(8)
+
+    dispatched()
+
+    assert messages(broker) == batch[:10]
+
+
+def test_what_the_broker_did_not_take_was_never_sent(
+    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, session: Session
+) -> None:
+    from worker.app import app
+
+    prepared(3)
+    a_worker(4)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise redis.ConnectionError
+
+    monkeypatch.setattr(app, "send_task", refuse)
+    with pytest.raises(DependencyUnavailable):
+        dispatched()
+
+    query = text("SELECT count(*) FROM work WHERE sent_at IS NOT NULL AND status = :queued")
+    assert session.execute(query, {"queued": WorkStatus.QUEUED}).scalar() == 0
+
+
+def test_one_dispatcher_works_and_another_stands_by() -> None:
+    stop = threading.Event()
+    second_worked = threading.Event()
+
+    def stand_by() -> None:
+        with sole_holder(ADVISORY_LOCK, stop):
+            second_worked.set()
+
+    with sole_holder(ADVISORY_LOCK, stop) as still_sole:
+        second = threading.Thread(target=stand_by)
+        second.start()
+        still_sole()
+        assert not second_worked.wait(0.5)
+
+    assert second_worked.wait(5)
+    second.join()

@@ -1,0 +1,97 @@
+"""The heartbeat: who lives, what is kept, and what is given up."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+
+from shared import jobs, work, workers
+from shared.db import transaction
+from shared.work import Claim
+from tests.factory import make_prepared
+from worker.heartbeat import Heartbeat
+
+QUEUE = "recognise.fake"
+
+
+@pytest.fixture
+def heartbeat() -> Iterator[Heartbeat]:
+    beating = Heartbeat([QUEUE], 3, {"kind": "test"})
+    beating.start()
+    yield beating
+    beating.stop()
+
+
+@pytest.fixture
+def claim(heartbeat: Heartbeat) -> Claim:
+    with transaction() as session:
+        _, [unit] = make_prepared(session, 1)
+        held = work.claim(session, unit.id, heartbeat.worker_id)
+    assert held is not None
+    return held
+
+
+def lease_seconds(claim: Claim) -> float:
+    """What is left of the lease of a claim."""
+    query = text("SELECT extract(epoch FROM lease_until - now()) FROM work WHERE id = :id")
+    with transaction() as session:
+        return float(session.execute(query, {"id": claim.id}).scalar_one())
+
+
+def test_a_worker_is_counted_while_it_beats(heartbeat: Heartbeat) -> None:
+    with transaction() as session:
+        assert workers.live_slots(session) == {QUEUE: 3}
+
+    heartbeat.draining = True
+    heartbeat._beat()  # noqa: SLF001 - rather than wait for the next
+
+    with transaction() as session:
+        assert workers.live_slots(session) == {}
+
+
+def test_what_goes_on_keeps_its_lease(heartbeat: Heartbeat, claim: Claim) -> None:
+    with heartbeat.holding(claim) as held:
+        time.sleep(1)
+        before = lease_seconds(claim)
+        heartbeat._beat()  # noqa: SLF001
+
+        assert lease_seconds(claim) > before
+        assert not held.lost
+
+
+def test_what_stands_still_loses_it(heartbeat: Heartbeat, claim: Claim) -> None:
+    with heartbeat.holding(claim) as held:
+        held._moved_at -= 3600  # noqa: SLF001 - as if an hour had passed
+        before = lease_seconds(claim)
+        heartbeat._beat()  # noqa: SLF001
+
+        assert lease_seconds(claim) <= before
+
+
+def test_progress_counts_as_going_on(heartbeat: Heartbeat, claim: Claim) -> None:
+    with heartbeat.holding(claim) as held:
+        held._moved_at -= 3600  # noqa: SLF001
+        held.progressed = lambda: True
+
+        assert held.goes_on()
+
+
+def test_what_was_cancelled_is_given_up(heartbeat: Heartbeat, claim: Claim) -> None:
+    given_up: list[Claim] = []
+    with heartbeat.holding(claim) as held:
+        held.give_up = lambda: given_up.append(claim)
+        with transaction() as session:
+            jobs.cancel(session, claim.tenant, claim.job_id)
+        heartbeat._beat()  # noqa: SLF001
+
+        assert held.lost
+        assert given_up == [claim]
+
+
+def test_what_ended_in_between_is_not_taken_for_lost(heartbeat: Heartbeat, claim: Claim) -> None:
+    with heartbeat.holding(claim) as held:
+        pass
+    heartbeat._beat()  # noqa: SLF001
+
+    assert not held.lost
