@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import click
 from sqlalchemy import select
 
+from deploy.processes import Process
 from shared import keys as api_keys
 from shared.db import transaction
-from shared.errors import NotFound
 from shared.models import ApiKey, Tenant
 
 FIRST_TENANT = "default"
@@ -30,7 +30,7 @@ def keys() -> None:
     """Make, list and revoke API keys."""
 
 
-@keys.command()
+@keys.command(cls=Process)
 @click.argument("tenant")
 @click.option("--label", default="", help="What the key is for.")
 @click.option(
@@ -53,7 +53,7 @@ def create(tenant: str, label: str, scopes: tuple[str, ...], days: int | None) -
     click.echo(key)
 
 
-@keys.command("list")
+@keys.command("list", cls=Process)
 def list_keys() -> None:
     """Show all keys, without their secrets."""
     with transaction() as session:
@@ -63,12 +63,9 @@ def list_keys() -> None:
             click.echo(f"{key.id}  {state:<7}  {tenant}  {','.join(key.scopes)}  {key.label}")
 
 
-@keys.command()
+@keys.command(cls=Process)
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
     """End the key with the id KEY_ID (the eight characters after octavo_live_)."""
-    try:
-        with transaction() as session:
-            api_keys.revoke(session, key_id)
-    except NotFound as error:
-        raise click.ClickException(error.detail) from error
+    with transaction() as session:
+        api_keys.revoke(session, key_id)

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import signal
 import threading
+from typing import Any
 
 import click
 
 from shared import log
+from shared.config import InvalidSettings
+from shared.errors import OctavoError
+
+
+class Process(click.Command):
+    """A command that says in a line what an operator can mend, and crashes of all else."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(context)
+        except (InvalidSettings, OctavoError) as error:
+            raise click.ClickException(str(error)) from error
 
 
 @click.group()
@@ -15,7 +29,7 @@ def main() -> None:
     """Run one process of the platform in the foreground."""
 
 
-@click.command()
+@click.command(cls=Process)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True)
 def gateway(host: str, port: int) -> None:
@@ -26,7 +40,7 @@ def gateway(host: str, port: int) -> None:
     serve(host, port)
 
 
-@click.command()
+@click.command(cls=Process)
 def dispatcher() -> None:
     """Send due work to the broker."""
     from worker.dispatcher import Dispatcher  # noqa: PLC0415
@@ -37,7 +51,7 @@ def dispatcher() -> None:
     Dispatcher().run(stop)
 
 
-@click.command()
+@click.command(cls=Process)
 def sweeper() -> None:
     """Rescue, resend, expire and purge."""
     from worker.sweeper import Sweeper  # noqa: PLC0415
@@ -53,7 +67,7 @@ def worker() -> None:
     """Do work: `cpu` prepares and assembles, `engine` reads pages."""
 
 
-@worker.command()
+@worker.command(cls=Process)
 @click.option("--slots", default=2, show_default=True, help="Units of work at once.")
 def cpu(slots: int) -> None:
     """Open documents, render pages, assemble results."""
@@ -63,7 +77,7 @@ def cpu(slots: int) -> None:
     run_cpu_worker(slots)
 
 
-@worker.command()
+@worker.command(cls=Process)
 @click.option("--engine", "name", default="paddle", show_default=True)
 def engine(name: str) -> None:
     """Read pages with one engine, which has a process of its own."""
@@ -73,7 +87,7 @@ def engine(name: str) -> None:
     run_engine_worker(name)
 
 
-@click.command()
+@click.command(cls=Process)
 def migrate() -> None:
     """Bring the database to the schema of this version."""
     from migrations.run import upgrade  # noqa: PLC0415

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -73,7 +73,18 @@ class Settings(BaseSettings):
         return tuple(value.split(",")) if isinstance(value, str) else value
 
 
+class InvalidSettings(Exception):
+    """A setting is missing or wrong; says which, and never what it was."""
+
+
 @functools.cache
 def settings() -> Settings:
-    """The settings of this process, read from the environment once."""
-    return Settings()
+    """The settings of this process, read from the environment once; raises InvalidSettings."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        found = [
+            f"  OCTAVO_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}"
+            for one in error.errors(include_input=False, include_url=False)
+        ]
+        raise InvalidSettings("\n".join(["These settings are not right:", *found])) from None
