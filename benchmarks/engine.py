@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 
+LOAD_SECONDS = 60
+"""An engine that is not loaded by then has died."""
+
 
 def pages_per_second(images: Sequence[bytes], processes: int) -> float:
     """How many page images that many engines read in a second, once they are loaded."""
     context = multiprocessing.get_context("spawn")
     waiting: SimpleQueue[bytes | None] = context.SimpleQueue()
-    loaded = context.Barrier(processes + 1)
+    loaded = context.Barrier(processes + 1, timeout=LOAD_SECONDS)
     engines = [
         context.Process(target=_read_all, args=(waiting, loaded), daemon=True)
         for _ in range(processes)

@@ -15,7 +15,6 @@ import math
 import os
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
@@ -138,7 +137,7 @@ class Octavo:
 
         Goes on through ten minutes without a connection.
         """
-        return self._changes(job_id, ends_at=None)
+        return self._changes(job_id)
 
     def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """The job once it is final, in whatever state: look at `status`.
@@ -147,11 +146,15 @@ class Octavo:
         be asked for so long, or ten minutes, ConnectionFailed or ApiError.
         """
         ends_at = None if timeout is None else time.monotonic() + timeout
-        job = deque(self._changes(job_id, ends_at=ends_at), maxlen=1).pop()
-        if not job.is_final:
-            assert timeout is not None
-            raise WaitTimeout(job, timeout_seconds=timeout)
-        return job
+        path = _path(job_id)
+        while True:
+            asked_at = time.monotonic()
+            job = parsed(self._poll(path, None, ends_at), Job)  # no tag: only the end is news
+            if job.is_final:
+                return job
+            if timeout is not None and _seconds_until(ends_at) <= 0:
+                raise WaitTimeout(job, timeout_seconds=timeout)
+            time.sleep(max(0.0, asked_at + SHORTEST_POLL_SECONDS - time.monotonic()))
 
     def result(self, job_id: str, format: ResultFormat = "markdown") -> str:  # noqa: A002 -- the API's word
         """The document that was read; untrusted text, written by the document's author.
@@ -184,17 +187,17 @@ class Octavo:
     def _result(self, job_id: str, format: ResultFormat) -> httpx.Response:  # noqa: A002 -- the API's word
         return _finished(self._transport.get(_path(job_id, "result"), params={"format": format}))
 
-    def _changes(self, job_id: str, *, ends_at: float | None) -> Iterator[Job]:
-        """The job, then again at each change, until it is final or the clock says `ends_at`."""
+    def _changes(self, job_id: str) -> Iterator[Job]:
+        """The job, then again at each change, until it is final."""
         path = _path(job_id)
         asked_at = time.monotonic()
-        answer = self._transport.get(path, patience=_patience(ends_at))
+        answer = self._transport.get(path, patience=WATCHING)
         job, etag = parsed(answer, Job), answer.headers.get("ETag")
         yield job
-        while not (job.is_final or _seconds_until(ends_at) <= 0):
+        while not job.is_final:
             time.sleep(max(0.0, asked_at + SHORTEST_POLL_SECONDS - time.monotonic()))
             asked_at = time.monotonic()
-            answer = self._poll(path, etag, ends_at)
+            answer = self._poll(path, etag, None)
             if answer.status_code == HTTPStatus.NOT_MODIFIED:
                 continue
             seen, job, etag = job, parsed(answer, Job), answer.headers.get("ETag")

@@ -107,6 +107,15 @@ def get(session: Session, tenant: UUID, job_id: UUID) -> Job:
     return job
 
 
+def progress(session: Session, job_id: UUID) -> tuple[object, ...] | None:
+    """What changes as a job goes on, cheap enough to be looked at often; None where it is gone."""
+    query = text(
+        "SELECT status, pages_total, pages_succeeded, pages_failed FROM jobs WHERE id = :id"
+    )
+    row = session.execute(query, {"id": job_id}).one_or_none()
+    return None if row is None else tuple(row)
+
+
 def recent(
     session: Session,
     tenant: UUID,

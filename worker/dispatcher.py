@@ -53,13 +53,15 @@ class Dispatcher:
                 stop.wait(BACK_OFF_SECONDS)
 
     def _rounds(self, stop: threading.Event, still_sole: Callable[[], None]) -> None:
+        """Rounds with pauses that grow while there is nothing to send, or no room for it."""
+        pause, longest = settings().dispatch_seconds, 4 * settings().dispatch_seconds
         while not stop.is_set():
             if self._slots_are_old():
                 still_sole()
                 self._read_slots()
-            self.round()
             # Also after a round that sent: a few messages at a time cost as much as many.
-            stop.wait(settings().dispatch_seconds)
+            pause = settings().dispatch_seconds if self.round() else min(2 * pause, longest)
+            stop.wait(pause)
 
     def round(self) -> int:
         """Send what is due and fits into the windows; how much."""

@@ -44,6 +44,8 @@ JobId = Annotated[str, Path(description="A job's id.", examples=[JOB_ID])]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 
 ALWAYS = (Unauthenticated, MissingScope, InvalidOptions, DependencyUnavailable)
+Progress = tuple[object, ...]
+
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.03, 0.5
 """A waiter looks at the row; short at first, for who is nearly done."""
 
@@ -105,7 +107,8 @@ async def get_job(
     find = partial(_read, caller.tenant, jobs.parse_id(job_id))
     if wait:
         with request.app.state.limits.waiters.taken("waiting clients"):
-            job = await _wait(request, find, wait, if_none_match)
+            progress = partial(_progress, jobs.parse_id(job_id))
+            job = await _wait(request, find, progress, wait, if_none_match)
     else:
         job = await run_in_threadpool(find)
     response.headers["ETag"] = present.etag(job)
@@ -198,18 +201,30 @@ def delete_job(
 
 
 async def _wait(
-    request: Request, find: Callable[[], Job], seconds: float, known: str | None
+    request: Request,
+    find: Callable[[], Job],
+    progress: Callable[[], Progress | None],
+    seconds: float,
+    known: str | None,
 ) -> Job:
     """The job when it has ended or, where a tag is known, has changed; or when time is up."""
     until = time.monotonic() + min(seconds, settings().max_wait_seconds)
     look = FIRST_LOOK_SECONDS
     while True:
+        before = await run_in_threadpool(progress)  # first, so that no change falls in between
         job = await run_in_threadpool(find)
-        reached = present.etag(job) != known if known else job.status.is_final
-        if reached or time.monotonic() >= until or await _must_end(request):
+        if present.etag(job) != known if known else job.status.is_final:
             return job
-        await asyncio.sleep(min(look, max(0.0, until - time.monotonic())))
-        look = min(look * 1.5, LAST_LOOK_SECONDS)
+        while before == await run_in_threadpool(progress):
+            if time.monotonic() >= until or await _must_end(request):
+                return job
+            await asyncio.sleep(min(look, max(0.0, until - time.monotonic())))
+            look = min(look * 1.5, LAST_LOOK_SECONDS)
+
+
+def _progress(job_id: UUID) -> Progress | None:
+    with transaction() as session:
+        return jobs.progress(session, job_id)
 
 
 def _read(tenant: UUID, job_id: UUID) -> Job:
