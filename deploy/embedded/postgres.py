@@ -92,6 +92,7 @@ class Postgres(Service):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            start_new_session=True,  # Ctrl-C is for whoever starts the server
             check=False,
             user=uid,
             group=uid,
