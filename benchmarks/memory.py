@@ -10,7 +10,9 @@ import psutil
 
 from deploy.local import Platform
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 2.0
+"""A look reads all processes of the machine, which itself takes a little of what is measured."""
+
 MB = 1024**2
 
 
@@ -40,18 +42,29 @@ class PeakMemory:
 
     def _watch(self, platform: Platform, ended: threading.Event) -> None:
         while not ended.wait(LOOK_SECONDS):
-            for name, pid in platform.pids().items():
+            parents = {each.pid: each.info["ppid"] for each in psutil.process_iter(["ppid"])}
+            names = {pid: name for name, pid in platform.pids().items()}
+            for pid in parents:
                 with suppress(psutil.NoSuchProcess):
-                    self._look(name, psutil.Process(pid))
+                    self._look(pid, parents, names)
 
-    def _look(self, name: str, process: psutil.Process) -> None:
-        self._note(name, process.memory_info().rss)
-        for child in process.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                self._note(f"{name}: {_what(child)}", child.memory_info().rss)
+    def _look(self, pid: int, parents: dict[int, int], names: dict[int, str]) -> None:
+        """Note one process, if it is the platform's or a child of one that is."""
+        if pid in names:
+            self._note(names[pid], psutil.Process(pid).memory_info().rss)
+        elif owner := _owner(pid, parents, names):
+            child = psutil.Process(pid)
+            self._note(f"{owner}: {_what(child)}", child.memory_info().rss)
 
     def _note(self, name: str, size: int) -> None:
         self._peaks[name] = max(size, self._peaks.get(name, 0))
+
+
+def _owner(pid: int, parents: dict[int, int], names: dict[int, str]) -> str | None:
+    """The name of the platform's process that a process descends from."""
+    while pid in parents and pid not in names:
+        pid = parents[pid]
+    return names.get(pid)
 
 
 def _what(child: psutil.Process) -> str:
