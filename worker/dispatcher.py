@@ -69,16 +69,20 @@ class Dispatcher:
             return 0
         with transaction() as session:
             due = work.due(session, list(self._slots))
-        return sum(self._fill(queue, due) for queue in sorted({queue for queue, _ in due}))
+            picked = [
+                (queue, work_id)
+                for queue in sorted({queue for queue, _ in due})
+                for work_id in self._fill(
+                    session, queue, {lane for name, lane in due if name == queue}
+                )
+            ]
+        if picked:
+            _publish(picked)
+        return len(picked)
 
-    def _fill(self, queue: str, due: set[tuple[str, Lane]]) -> int:
+    def _fill(self, session: Session, queue: str, lanes: set[Lane]) -> list[int]:
         window = math.ceil(self._slots[queue] * WINDOW)
-        with transaction() as session:
-            room = window - work.busy(session, queue)
-            ids = _pick(session, queue, room, {lane for name, lane in due if name == queue})
-        if ids:
-            _publish(queue, ids)
-        return len(ids)
+        return _pick(session, queue, window - work.busy(session, queue), lanes)
 
     def _slots_are_old(self) -> bool:
         return time.monotonic() - self._slots_read_at > SLOTS_READ_EVERY_SECONDS
@@ -100,16 +104,15 @@ def _pick(session: Session, queue: str, room: int, lanes: set[Lane]) -> list[int
     return ids
 
 
-def _publish(queue: str, ids: list[int]) -> None:
-    """Send a message for each id; those that the broker did not take were never sent."""
-    kind = queue.partition(".")[0]
+def _publish(picked: list[tuple[str, int]]) -> None:
+    """Send a message for each; those that the broker did not take were never sent."""
     sent = 0
     try:
-        for work_id in ids:
-            app.send_task(kind, args=[work_id], queue=queue, ignore_result=True)
+        for queue, work_id in picked:
+            app.send_task(queue.partition(".")[0], args=[work_id], queue=queue, ignore_result=True)
             sent += 1
     except (OperationalError, RedisError, OSError) as error:
         with transaction() as session:
-            work.unsend(session, ids[sent:])
-        message = f"The broker took {sent} of {len(ids)} messages."
+            work.unsend(session, [work_id for _, work_id in picked[sent:]])
+        message = f"The broker took {sent} of {len(picked)} messages."
         raise DependencyUnavailable(message) from error
