@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.schemas import Problem
 from shared.errors import (
@@ -39,6 +40,7 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(OctavoError, _answer_octavo)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_unexpected)
 
 
@@ -104,6 +106,11 @@ def _answer_http(request: Request, error: Exception) -> JSONResponse:
     answer = problem(request, _BY_STATUS.get(error.status_code, MalformedRequest)())
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _answer_nobody(request: Request, _: Exception) -> JSONResponse:
+    """For a client that went away while it sent: no fault, and nobody hears."""
+    return problem(request, MalformedRequest("The request ended before its body did."))
 
 
 def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from shared.errors import MalformedRequest
 
 FIELD_BYTES = 64 * 1024
-"""The most that a part may hold which is not the file."""
+"""The most that all parts together may hold which are not the file, names included."""
 
 
 @dataclass
@@ -43,13 +43,13 @@ class Part:
         if event is None:
             raise MalformedRequest("The multipart body ends in the middle of a part.")
 
-    async def text(self) -> str:
+    async def text(self, most_bytes: int) -> str:
         """The whole part, which must be short and UTF-8."""
         value = bytearray()
         async for chunk in self.chunks():
             value += chunk
-            if len(value) > FIELD_BYTES:
-                raise MalformedRequest(f"Part {self.name}: at most {FIELD_BYTES} bytes.")
+            if len(value) > most_bytes:
+                raise MalformedRequest(f"All parts but the file: at most {FIELD_BYTES} bytes.")
         try:
             return value.decode()
         except UnicodeDecodeError as error:

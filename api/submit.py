@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 from api.uploads import Upload
 from shared import jobs, pages, sealing
 from shared.config import settings
-from shared.errors import InvalidOptions, JobNotFinished, NothingToRetry
+from shared.errors import InvalidOptions, JobNotFinished, NothingToRetry, ResultExpired
 from shared.keys import Caller
 from shared.models import Job
 from shared.options import JobOptions, SubmitOptions
 from shared.page_range import PageRange
-from shared.status import WorkStatus
+from shared.status import JobStatus, WorkStatus
 
 NAME_CHARACTERS = 255
 
@@ -56,12 +56,21 @@ def submit(
 
 
 def retry(
-    session: Session, old: Job, *, job_id: UUID, chosen: str, password: str | None, request_id: str
+    session: Session,
+    old: Job | None,
+    *,
+    job_id: UUID,
+    chosen: str,
+    password: str | None,
+    request_id: str,
 ) -> Job:
     """A new job that reads pages of a finished one again and takes its other good pages over.
 
-    The document must lie under the new job's key already. Raises JobNotFinished, NothingToRetry.
+    The document must lie under the new job's key already, and `old` be locked, so that it does not
+    expire meanwhile. Raises JobNotFinished, NothingToRetry, ResultExpired.
     """
+    if old is None or old.status is JobStatus.EXPIRED:
+        raise ResultExpired("The document is gone; submit it again.")
     if not old.status.is_final:
         raise JobNotFinished
     good = set(pages.numbers(session, old.id, WorkStatus.SUCCEEDED))
@@ -72,7 +81,7 @@ def retry(
         id=job_id,
         tenant=old.tenant,
         options=old.options,
-        engine=old.engine,
+        engine=_engine(JobOptions.model_validate(old.options)),
         priority=old.priority,
         user_metadata=old.user_metadata,
         source_name=old.source_name,

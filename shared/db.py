@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared.config import settings
-from shared.errors import DependencyUnavailable
+from shared.errors import DatabaseUnavailable
 
 CONNECT_ARGUMENTS = {
     "connect_timeout": 2,
@@ -51,7 +51,7 @@ def _sessions() -> sessionmaker[Session]:
 def transaction() -> Iterator[Session]:
     """A session whose work is committed whole at the end of the block, or not at all.
 
-    Nothing slow belongs inside. Raises DependencyUnavailable where Postgres does not answer, and
+    Nothing slow belongs inside. Raises DatabaseUnavailable where Postgres does not answer, and
     then nothing can be said of a commit that was under way: the row tells.
     """
     with _typed_errors(), _sessions().begin() as session:
@@ -62,7 +62,7 @@ def transaction() -> Iterator[Session]:
 def sole_holder(lock: int, stop: Event) -> Iterator[Callable[[], None]]:
     """Hold an advisory lock that one process at a time can have; waits for it until `stop`.
 
-    Yields a function that raises DependencyUnavailable where the lock was lost with its connection.
+    Yields a function that raises DatabaseUnavailable where the lock was lost with its connection.
     """
     connect = engine().execution_options(isolation_level="AUTOCOMMIT").connect
     with _typed_errors(), connect() as connection:
@@ -75,8 +75,11 @@ def sole_holder(lock: int, stop: Event) -> Iterator[Callable[[], None]]:
         while not connection.execute(attempt, {"lock": lock}).scalar():
             if stop.wait(1):
                 break
-        yield still_sole
-        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": lock})
+        try:
+            yield still_sole
+        finally:
+            # Not unlocked but closed: a connection that went back with the lock would keep it.
+            connection.invalidate()
 
 
 @contextmanager
@@ -86,9 +89,9 @@ def _typed_errors() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         message = "All connections to the database are in use."
-        raise DependencyUnavailable(message, retry_after_seconds=2) from error
+        raise DatabaseUnavailable(message, retry_after_seconds=2) from error
     except DBAPIError as error:
         if isinstance(error, OperationalError) or error.connection_invalidated:
             message = "The database does not answer."
-            raise DependencyUnavailable(message, retry_after_seconds=2) from error
+            raise DatabaseUnavailable(message, retry_after_seconds=2) from error
         raise

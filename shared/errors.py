@@ -46,7 +46,7 @@ class OctavoError(Exception):
         return {
             "code": self.code,
             "title": self.title(),
-            "detail": self.detail,
+            "detail": self.detail.replace("\x00", ""),  # a row cannot hold it
             "retryable": self.retryable,
             "category": self.category,
             "phase": self.phase,
@@ -332,6 +332,10 @@ class DependencyUnavailable(OctavoError):
     phase = "orchestration"
 
 
+class DatabaseUnavailable(DependencyUnavailable):
+    """The database does not answer."""
+
+
 class Overloaded(OctavoError):
     """The platform has as much to do as it can take; try again later."""
 
@@ -352,5 +356,6 @@ class InternalError(OctavoError):
 
 
 def restored(code: str, detail: str) -> OctavoError:
-    """The error whose facts a row keeps."""
-    return {kind.code: kind for kind in OctavoError.__subclasses__()}[code](detail)
+    """The error whose facts a row keeps; NoPageReadable where no error has that code any more."""
+    kinds = {kind.code: kind for kind in OctavoError.__subclasses__()}
+    return kinds.get(code, NoPageReadable)(detail)

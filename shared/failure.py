@@ -12,7 +12,13 @@ from sqlalchemy.orm import Session
 
 from shared import jobs, pages, work
 from shared.config import settings
-from shared.errors import InternalError, OctavoError, PageCrashedEngine, PoisonDocument
+from shared.errors import (
+    EngineUnavailable,
+    InternalError,
+    OctavoError,
+    PageCrashedEngine,
+    PoisonDocument,
+)
 from shared.status import WorkKind
 from shared.work import Claim
 
@@ -38,7 +44,7 @@ def settle(session: Session, held: Claim, error: OctavoError) -> bool:
         return work.release(session, held, delay_seconds=RELEASE_SECONDS)
     if error.retryable and held.failures + 1 < settings().max_failures:
         return work.retry_later(session, held)
-    if error.retryable:
+    if isinstance(error, EngineUnavailable | InternalError):  # says nothing of the work itself
         return exhaust(session, held)
     return _END[held.kind](session, held, error)
 

@@ -220,7 +220,7 @@ def outlived(session: Session) -> list[Job]:
 def expire(session: Session, job_id: UUID) -> None:
     """Forget what a finished job read; its row stays and says that it was."""
     job = lock(session, job_id)
-    if job is None or not job.status.is_final:
+    if job is None or not job.status.is_final or job.status is JobStatus.EXPIRED:
         return
     job.finished_as, job.status = job.status, JobStatus.EXPIRED
     job.expires_at, job.result_attempt = None, None
@@ -257,12 +257,15 @@ _COUNT_ROWS = text(
 )
 
 
-def purge(session: Session, job: Job, *, objects: int) -> None:
+def purge(session: Session, job_id: UUID, *, objects: int) -> None:
     """Take a deleted job's rows away and leave a tombstone.
 
     Objects are looked for once more after two leases: a worker that held some of its work when it
     was deleted may have written late.
     """
+    job = lock(session, job_id)
+    if job is None:
+        return  # another sweeper was faster
     rows = session.execute(_COUNT_ROWS, {"id": job.id}).scalar_one()
     session.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": job.id})  # and all below it
     assert job.deleted_at is not None

@@ -11,7 +11,8 @@ from shared.page_range import PageRange
 from shared.status import Lane
 
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
+Metadata = dict[MetadataKey, MetadataValue]
 
 
 class Task(StrEnum):
@@ -40,7 +41,7 @@ class JobOptions(BaseModel):
     priority: Lane = Field(
         default=Lane.INTERACTIVE, description="`batch` leaves the front to jobs somebody waits for."
     )
-    metadata: dict[MetadataKey, MetadataValue] = Field(
+    metadata: Metadata = Field(
         default_factory=dict,
         max_length=32,
         description="Your own words, given back with the job.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 from uuid import UUID
@@ -123,13 +123,17 @@ def stream(key: str) -> Iterator[bytes]:
     return body.iter_chunks(256 * 1024)
 
 
-def download(key: str, file: IO[bytes]) -> str:
-    """Write the bytes under `key` into `file`; their SHA-256. Raises ObjectMissing."""
+def download(key: str, file: IO[bytes], *, on_piece: Callable[[], None]) -> str:
+    """Write the bytes under `key` into `file`; their SHA-256. Raises ObjectMissing.
+
+    `on_piece` hears of every megabyte.
+    """
     digest = hashlib.sha256()
     with _typed_errors():
         for piece in _store().get_object(Bucket=_bucket(), Key=key)["Body"].iter_chunks(1024**2):
             digest.update(piece)
             file.write(piece)
+            on_piece()
     return digest.hexdigest()
 
 
@@ -151,7 +155,11 @@ def delete_prefix(prefix: str) -> int:
                 {"Key": entry["Key"]} for entry in page.get("Contents", [])
             ]
             if keys:
-                _store().delete_objects(Bucket=_bucket(), Delete={"Objects": keys, "Quiet": True})
+                answer = _store().delete_objects(
+                    Bucket=_bucket(), Delete={"Objects": keys, "Quiet": True}
+                )
+                if answer.get("Errors"):  # in an answer of 200
+                    raise DependencyUnavailable("The object store keeps what was to be deleted.")
                 deleted += len(keys)
     return deleted
 
@@ -199,10 +207,10 @@ class Writer:
             )
 
     def abort(self) -> None:
-        """Forget the parts stored so far."""
+        """Forget the parts stored so far; where that fails, the store's own expiry takes them."""
         if self._upload_id is None:
             return
-        with _typed_errors():
+        with suppress(DependencyUnavailable), _typed_errors():
             _store().abort_multipart_upload(
                 Bucket=_bucket(), Key=self._key, UploadId=self._upload_id
             )

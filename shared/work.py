@@ -12,12 +12,13 @@ Order of locks, always: the job's row first (`jobs.lock`), then rows of work by 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Row, TextClause, bindparam, text, update
+from sqlalchemy import CursorResult, Row, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, JSONB, insert
 from sqlalchemy.orm import Session
 
@@ -191,7 +192,10 @@ _PICK = text(
           AND w.tenant = waiting.tenant AND w.status = 'queued' AND w.sent_at IS NULL
           AND w.due_at <= now() ORDER BY w.due_at, w.id
         LIMIT greatest(0, least(:n, tenants.max_busy - coalesce(busy.n, 0)))) due),
-    picked AS (SELECT id FROM turns ORDER BY turn, id LIMIT :n)
+    chosen AS (SELECT id FROM turns ORDER BY turn, id LIMIT :n),
+    picked AS (
+      SELECT w.id FROM work w JOIN chosen ON chosen.id = w.id
+      ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED)
     UPDATE work w SET sent_at = now(), sends = sends + 1 FROM picked
     WHERE w.id = picked.id AND w.status = 'queued' AND w.sent_at IS NULL RETURNING w.id
     """
@@ -204,20 +208,29 @@ def pick(session: Session, queue: str, lane: Lane, most: int) -> list[int]:
     return list(rows)
 
 
+_UNSEND = text(
+    """
+    WITH unsent AS (
+      SELECT id FROM work WHERE id = ANY(:ids) AND status = 'queued'
+      ORDER BY id FOR NO KEY UPDATE)
+    UPDATE work w SET sent_at = NULL FROM unsent WHERE w.id = unsent.id
+    """
+)
+
+
 def unsend(session: Session, ids: Sequence[int]) -> None:
     """Undo `pick` for work that could not be published."""
-    session.execute(
-        update(Work).where(Work.id.in_(ids), Work.status == WorkStatus.QUEUED).values(sent_at=None)
-    )
+    session.execute(_UNSEND, {"ids": list(ids)})
 
 
-def busy(session: Session, queue: str) -> int:
-    """How many units of a queue are sent or running."""
+def busy(session: Session, queue: str) -> Counter[Lane]:
+    """How many units of a queue are sent or running, by lane."""
     query = text(
-        "SELECT FROM work WHERE queue = :queue "
-        "AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL))"
+        "SELECT priority, count(*) AS units FROM work WHERE queue = :queue "
+        "AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL)) GROUP BY priority"
     )
-    return len(session.execute(query, {"queue": queue}).all())
+    rows = session.execute(query, {"queue": queue})
+    return Counter({Lane(row.priority): row.units for row in rows})
 
 
 _DUE = text(
@@ -270,6 +283,15 @@ _RESEND = text(
 def resend(session: Session) -> int:
     """Let work be sent again whose message came to nothing; how much."""
     return _count(session, _RESEND, resend=settings().resend_seconds)
+
+
+def is_overdue(session: Session, held: Claim) -> bool:
+    """Whether the claim holds and its lease has run out; if so it stays until the transaction ends."""
+    query = text(
+        "SELECT 1 FROM work WHERE id = :id AND attempt = :attempt AND status = 'running' "
+        "AND lease_until < now() FOR NO KEY UPDATE"
+    )
+    return session.execute(query, {"id": held.id, "attempt": held.attempt}).first() is not None
 
 
 def exhausted(session: Session) -> list[Claim]:

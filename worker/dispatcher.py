@@ -22,7 +22,7 @@ from shared.config import settings
 from shared.db import sole_holder, transaction
 from shared.errors import DependencyUnavailable
 from shared.status import Lane
-from worker.app import app
+from worker.app import app, queues
 
 ADVISORY_LOCK = 7_242_302
 WINDOW = 1.25
@@ -39,6 +39,7 @@ class Dispatcher:
     """Rounds of sending, by one dispatcher at a time; a second one stands by."""
 
     def __init__(self) -> None:
+        self._queues = frozenset(queues())  # what a worker of another version takes is not ours
         self._slots: dict[str, int] = {}
         self._slots_read_at = -math.inf
 
@@ -82,22 +83,27 @@ class Dispatcher:
 
     def _fill(self, session: Session, queue: str, lanes: set[Lane]) -> list[int]:
         window = math.ceil(self._slots[queue] * WINDOW)
-        return _pick(session, queue, window - work.busy(session, queue), lanes)
+        busy = work.busy(session, queue)
+        room = window - busy.total()
+        reserved = math.ceil(window * BATCH_SHARE) - busy[Lane.BATCH]
+        return _pick(session, queue, room, lanes, reserved=max(0, min(room, reserved)))
 
     def _slots_are_old(self) -> bool:
         return time.monotonic() - self._slots_read_at > SLOTS_READ_EVERY_SECONDS
 
     def _read_slots(self) -> None:
         with transaction() as session:
-            self._slots = workers.live_slots(session)
+            live = workers.live_slots(session)
+        self._slots = {queue: live[queue] for queue in live if queue in self._queues}
         self._slots_read_at = time.monotonic()
 
 
-def _pick(session: Session, queue: str, room: int, lanes: set[Lane]) -> list[int]:
+def _pick(session: Session, queue: str, room: int, lanes: set[Lane], *, reserved: int) -> list[int]:
+    """Ids for the room there is: the batch lane's share of the window, interactive, then batch."""
     if room <= 0:
         return []
-    reserved = math.ceil(room * BATCH_SHARE) if Lane.BATCH in lanes else 0
-    ids = work.pick(session, queue, Lane.BATCH, reserved) if reserved else []
+    has_share = reserved and Lane.BATCH in lanes
+    ids = work.pick(session, queue, Lane.BATCH, reserved) if has_share else []
     ids += work.pick(session, queue, Lane.INTERACTIVE, room - len(ids))
     if Lane.BATCH in lanes and len(ids) < room:
         ids += work.pick(session, queue, Lane.BATCH, room - len(ids))

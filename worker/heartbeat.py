@@ -97,6 +97,9 @@ class Heartbeat:
                 self._beat()
             except DependencyUnavailable as error:
                 log.warning("heartbeat_failed", detail=error.detail)
+            except Exception:
+                # A worker without a heartbeat would go on without leases, and nobody would know.
+                log.exception("heartbeat_crashed")
 
     def _beat(self) -> None:
         sent = time.monotonic()

@@ -16,7 +16,8 @@ import structlog
 from shared import failure, jobs, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
-from shared.errors import DependencyUnavailable
+from shared.errors import DatabaseUnavailable, DependencyUnavailable
+from shared.models import Job
 
 log = structlog.get_logger()
 
@@ -48,9 +49,13 @@ class Sweeper:
     def _guarded(self, step: Callable[[], int]) -> int:
         try:
             done = step()
-        except DependencyUnavailable as error:
+        except DatabaseUnavailable as error:
             log.warning("sweep_paused", step=step.__name__, detail=error.detail)
             self._rescue_from = time.monotonic() + self._grace_seconds
+            return 0
+        except Exception:
+            # One row that nothing can be done with must not stop the other steps for ever.
+            log.exception("sweep_failed", step=step.__name__)
             return 0
         if done:
             log.info("swept", step=step.__name__, count=done)
@@ -67,10 +72,14 @@ def end_exhausted() -> int:
     """End work whose lease ran out once too often."""
     with transaction() as session:
         claims = work.exhausted(session)
-    for claim in claims:
-        with transaction() as session:
-            failure.exhaust(session, claim)
-    return len(claims)
+    return sum(_end_if_still_overdue(claim) for claim in claims)
+
+
+def _end_if_still_overdue(claim: work.Claim) -> bool:
+    """End work unless its holder has renewed the lease since it was looked at."""
+    with transaction() as session:
+        jobs.lock(session, claim.job_id)
+        return work.is_overdue(session, claim) and failure.exhaust(session, claim)
 
 
 def resend() -> int:
@@ -93,22 +102,40 @@ def expire() -> int:
     """Take away the bytes of jobs whose retention has ended."""
     with transaction() as session:
         outlived = jobs.outlived(session)
-    for job in outlived:
+    return sum(_expire(job) for job in outlived)
+
+
+def _expire(job: Job) -> bool:
+    try:
         storage.delete_prefix(storage.job_prefix(job.tenant, job.id))
-        with transaction() as session:
-            jobs.expire(session, job.id)
-    return len(outlived)
+    except DependencyUnavailable as error:
+        return _postponed("expire", job, error)
+    with transaction() as session:
+        jobs.expire(session, job.id)
+    return True
 
 
 def purge() -> int:
     """Take away objects and rows of deleted jobs."""
     with transaction() as session:
         deleted = jobs.deleted(session)
-    for job in deleted:
+    return sum(_purge(job) for job in deleted)
+
+
+def _purge(job: Job) -> bool:
+    try:
         objects = storage.delete_prefix(storage.job_prefix(job.tenant, job.id))
-        with transaction() as session:
-            jobs.purge(session, job, objects=objects)
-    return len(deleted)
+    except DependencyUnavailable as error:
+        return _postponed("purge", job, error)
+    with transaction() as session:
+        jobs.purge(session, job.id, objects=objects)
+    return True
+
+
+def _postponed(step: str, job: Job, error: DependencyUnavailable) -> bool:
+    """Leave a job to the next round, and go on with those behind it."""
+    log.warning("sweep_postponed", step=step, job_id=job.id.hex, detail=error.detail)
+    return False
 
 
 def check_tombstones() -> int:

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from pydantic import TypeAdapter, ValidationError
 
 from api import cursor, present, submit
 from api.deps import Deleter, Reader, RequestId, Submitter, Transaction
@@ -36,6 +37,7 @@ from shared.errors import (
     Unauthenticated,
 )
 from shared.models import Tombstone
+from shared.options import Metadata
 from shared.status import JobStatus
 
 router = APIRouter(tags=["jobs"])
@@ -45,6 +47,7 @@ Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 
 ALWAYS = (Unauthenticated, MissingScope, InvalidOptions, DependencyUnavailable)
 Progress = tuple[object, ...]
+_METADATA = TypeAdapter(Metadata)
 
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.03, 0.5
 """A waiter looks at the row; short at first, for who is nearly done."""
@@ -168,7 +171,7 @@ def retry_job(
     with transaction() as session:
         row = submit.retry(
             session,
-            jobs.get(session, caller.tenant, old),
+            jobs.lock(session, jobs.get(session, caller.tenant, old).id),
             job_id=new,
             chosen=asked.pages,
             password=asked.password,
@@ -215,11 +218,13 @@ async def _wait(
         job = await run_in_threadpool(find)
         if present.etag(job) != known if known else job.status.is_final:
             return job
-        while before == await run_in_threadpool(progress):
+        while True:
             if time.monotonic() >= until or await _must_end(request):
                 return job
             await asyncio.sleep(min(look, max(0.0, until - time.monotonic())))
             look = min(look * 1.5, LAST_LOOK_SECONDS)
+            if before != await run_in_threadpool(progress):
+                break
 
 
 def _progress(job_id: UUID) -> Progress | None:
@@ -238,11 +243,15 @@ async def _must_end(request: Request) -> bool:
 
 
 def _metadata(request: Request) -> dict[str, str]:
-    return {
+    given = {
         name.removeprefix("metadata."): value
         for name, value in request.query_params.items()
         if name.startswith("metadata.")
     }
+    try:
+        return _METADATA.validate_python(given)
+    except ValidationError as error:
+        raise InvalidOptions("metadata: a key or a value is not one that a job can have") from error
 
 
 def _copy_source(tenant: UUID, old: UUID, new: UUID) -> None:
@@ -253,4 +262,7 @@ def _copy_source(tenant: UUID, old: UUID, new: UUID) -> None:
         raise ResultExpired("The document is gone; submit it again.")
     if not row.status.is_final:
         raise JobNotFinished
-    storage.copy(storage.source_key(tenant, old), storage.source_key(tenant, new))
+    try:
+        storage.copy(storage.source_key(tenant, old), storage.source_key(tenant, new))
+    except storage.ObjectMissing as error:
+        raise ResultExpired("The document is gone; submit it again.") from error

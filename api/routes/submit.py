@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from api import present, submit, uploads
 from api.deps import RequestId, Submitter
 from api.errors import documented
-from api.multipart import Multipart, Part
+from api.multipart import FIELD_BYTES, Multipart, Part
 from api.schemas import Job
 from api.uploads import Upload
 from shared import storage
@@ -148,6 +148,10 @@ async def _receive(request: Request, key: str) -> _Submission:
     if content_type.startswith("multipart/"):
         return await _receive_multipart(Multipart(content_type, request.stream()), key)
     fields = dict(request.query_params)
+    if "password" in fields:
+        raise InvalidOptions(
+            f"password: send it in the header {PASSWORD_HEADER}, not in the address"
+        )
     name = fields.pop("filename", "document")
     if PASSWORD_HEADER in request.headers:
         fields["password"] = unquote(request.headers[PASSWORD_HEADER])
@@ -157,6 +161,7 @@ async def _receive(request: Request, key: str) -> _Submission:
 
 async def _receive_multipart(body: Multipart, key: str) -> _Submission:
     fields: dict[str, str] = {}
+    budget = FIELD_BYTES
     received: _Submission | None = None
     async for part in body.parts():
         if received is not None:
@@ -165,7 +170,10 @@ async def _receive_multipart(body: Multipart, key: str) -> _Submission:
         if part.name == "file":
             received = await _receive_file(part, _options(fields), key)
         else:
-            fields[part.name] = await part.text()
+            value = fields[part.name] = await part.text(budget)
+            budget -= len(part.name) + len(value)
+            if budget < 0:
+                raise MalformedRequest(f"All parts but the file: at most {FIELD_BYTES} bytes.")
     if received is None:
         raise MalformedRequest("There is no part named file.")
     return received

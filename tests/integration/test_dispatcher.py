@@ -102,6 +102,30 @@ def test_the_batch_lane_takes_all_that_nobody_else_wants(broker: redis.Redis) ->
     assert messages(broker) == batch[:10]
 
 
+def test_the_batch_lane_takes_no_more_than_its_share_as_slots_come_free(
+    broker: redis.Redis,
+) -> None:
+    prepared(50)
+    batch = prepared(50, Lane.BATCH)
+    a_worker(8)
+    dispatched()
+    with transaction() as session:  # one slot comes free, twice
+        for _ in range(2):
+            ended = "UPDATE work SET status = 'running', attempt = 1 WHERE id = :id"
+            over = "UPDATE work SET status = 'succeeded' WHERE id = :id"
+            first = session.execute(
+                text(
+                    "SELECT min(id) FROM work WHERE status = 'queued' AND priority = 'interactive'"
+                )
+            ).scalar()
+            session.execute(text(ended), {"id": first})
+            session.execute(text(over), {"id": first})
+
+    dispatched()
+
+    assert len(set(messages(broker)) & set(batch)) == 2
+
+
 def test_what_the_broker_did_not_take_was_never_sent(
     broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:

@@ -125,6 +125,15 @@ class TestSubmitting:
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
         assert gateway.get("/v1/jobs").json()["data"] == []
 
+    def test_many_small_parts_are_refused_before_they_fill_the_memory(
+        self, gateway: TestClient
+    ) -> None:
+        parts = [(f"metadata.{number}", (None, "x" * 1000)) for number in range(70)]
+
+        answer = gateway.post("/v1/jobs", files=[*parts, ("file", ("a.pdf", PDF))])
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+
     def test_a_cut_off_multipart_body_makes_no_job(self, gateway: TestClient) -> None:
         body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\n\r\n' + PDF
         answer = gateway.post(
@@ -176,6 +185,8 @@ class TestSubmitting:
             {"engine": "abacus"},
             {"priority": "now"},
             {"metadata.a b": "c"},
+            {"metadata.a": "\x00"},
+            {"password": "sesame"},
         ],
         ids=str,
     )
@@ -357,6 +368,17 @@ class TestEnding:
         assert page["text"] == "page 2"
         row = row_of(again)
         assert storage.get(storage.source_key(row.tenant, row.id)) == PDF
+
+    def test_a_retry_of_what_has_expired_says_gone(self, gateway: TestClient) -> None:
+        job = submit(gateway)
+        run(job, good=1, failed=1)
+        assemble(job)
+        row = row_of(job)
+        storage.delete_prefix(storage.job_prefix(row.tenant, row.id))  # the sweeper's first half
+
+        answer = gateway.post(f"/v1/jobs/{job['id']}/retry", json={})
+
+        assert (answer.status_code, answer.json()["code"]) == (410, "result_expired")
 
     def test_a_retry_of_nothing_says_so(self, gateway: TestClient) -> None:
         job = submit(gateway)

@@ -77,7 +77,7 @@ def _write(held: Held, chosen: Format, pieces: Iterable[str]) -> None:
 def _pages(held: Held) -> Iterator[DocumentPage]:
     """The job's pages, in order, a few in memory at a time."""
     last = 0
-    while True:
+    while not held.lost:
         with transaction() as session:
             some = pages.finished(session, held.claim.job_id, after=last, most=PAGES_AT_ONCE)
         if not some:

@@ -53,14 +53,15 @@ def _load(session: Session, claim: Claim) -> Job | None:
 
 def _prepare(held: Held, job: Job) -> None:
     with tempfile.TemporaryFile() as file:
-        _download(job, file)
+        _download(held, job, file)
         with _open(job, file) as document:
             _render(held, document)
 
 
-def _download(job: Job, file: IO[bytes]) -> None:
+def _download(held: Held, job: Job, file: IO[bytes]) -> None:
     try:
-        sha256 = storage.download(storage.source_key(job.tenant, job.id), file)
+        key = storage.source_key(job.tenant, job.id)
+        sha256 = storage.download(key, file, on_piece=held.touch)
     except storage.ObjectMissing as error:
         raise DocumentInvalid("The document is gone from the store.") from error
     if sha256 != job.source_sha256:
@@ -80,7 +81,7 @@ def _open(job: Job, file: IO[bytes]) -> Document:
 def _render(held: Held, document: Document) -> None:
     missing, room = _begin(held, document.pages_total)
     for window in _windows(missing[:room]):
-        rendered = [_render_page(held, document, page_no) for page_no in window]
+        rendered = [_render_page(held, document, page_no) for page_no in window if not held.lost]
         if not store(held, partial(pages.add, held=held.claim, rendered=rendered)):
             return
     if room < len(missing):
