@@ -8,6 +8,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api import errors
+from api.known_callers import KnownCallers
 from api.limits import Limits
 from api.middleware import BodyLimit, Correlation
 from api.routes import health, jobs, results, submit
@@ -29,6 +30,7 @@ def create_app() -> FastAPI:
     )
     app.state.draining = threading.Event()
     app.state.limits = Limits()
+    app.state.known_callers = KnownCallers()
     app.add_middleware(BodyLimit)
     app.add_middleware(Correlation)
     errors.register(app)

@@ -6,13 +6,15 @@ the client would have its 202 before the commit, and never hear of one that fail
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from api.known_callers import KnownCallers
 from shared import keys
 from shared.db import transaction
 from shared.errors import MissingScope, Unauthenticated
@@ -40,21 +42,30 @@ async def request_id(request: Request) -> str:
     return found
 
 
-def allowed(scope: str) -> Callable[..., Caller]:
+def allowed(scope: str) -> Callable[..., Awaitable[Caller]]:
     """A dependency that says who calls; raises Unauthenticated, or MissingScope without `scope`."""
 
-    def caller(
+    async def caller(
+        request: Request,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
     ) -> Caller:
         if credentials is None:
             raise Unauthenticated
-        with transaction() as opened:
-            found = keys.authenticate(opened, credentials.credentials)
+        known: KnownCallers = request.app.state.known_callers
+        found = known.find(credentials.credentials)
+        if found is None:
+            found = await run_in_threadpool(_authenticate, credentials.credentials)
+            known.keep(credentials.credentials, found)
         if scope not in found.scopes:
             raise MissingScope(f"This API key lacks the scope {scope}.")
         return found
 
     return caller
+
+
+def _authenticate(key: str) -> Caller:
+    with transaction() as opened:
+        return keys.authenticate(opened, key)
 
 
 Reader = Annotated[Caller, Depends(allowed("jobs:read"))]

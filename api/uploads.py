@@ -58,24 +58,36 @@ class _Incoming:
         self._bytes += len(chunk)
         if self._bytes > settings().max_upload_bytes:
             raise UploadTooLarge(f"At most {settings().max_upload_bytes} bytes.")
-        self._hash.update(chunk)
         self._part.append(chunk)
         self._part_bytes += len(chunk)
         if self._media_type is None and self._part_bytes >= SNIFF_BYTES:
             self._media_type = _sniffed(self._part)
         if self._part_bytes >= storage.PART_BYTES:
-            await run_in_threadpool(self._writer.part, b"".join(self._part))
+            await run_in_threadpool(self._store_part)
             self._part, self._part_bytes = [], 0
 
     async def close(self) -> Upload:
         if not self._bytes:
             raise EmptyUpload
         media_type = self._media_type or _sniffed(self._part)
-        await run_in_threadpool(self._writer.close, b"".join(self._part), media_type)
+        await run_in_threadpool(self._store_rest, media_type)
         return Upload(media_type, self._bytes, self._hash.hexdigest())
 
     def abort(self) -> None:
         self._writer.abort()
+
+    # Hashed in the thread that stores it, a part at a time: the event loop serves others meanwhile.
+
+    def _store_part(self) -> None:
+        self._writer.part(self._hashed_part())
+
+    def _store_rest(self, media_type: MediaType) -> None:
+        self._writer.close(self._hashed_part(), media_type)
+
+    def _hashed_part(self) -> bytes:
+        part = b"".join(self._part)
+        self._hash.update(part)
+        return part
 
 
 def _sniffed(chunks: list[bytes]) -> MediaType:

@@ -59,7 +59,8 @@ def add(session: Session, job: Job, kind: WorkKind, page_nos: Sequence[int] = (0
             {**shared, "priority": job.priority, "page_no": page_no}
             for page_no in page_nos[start : start + INSERT_ROWS]
         ]
-        session.execute(insert(Work).values(rows).on_conflict_do_nothing())
+        # Rows apart from the statement, which is then compiled once and not each time.
+        session.execute(insert(Work).on_conflict_do_nothing(), rows)
 
 
 def add_ended(

@@ -87,6 +87,7 @@ _PARAMETERS: list[dict[str, Any]] = [
 @router.post(
     "/v1/jobs",
     status_code=202,
+    response_model=Job,
     summary="Submit a document",
     responses={
         202: {"headers": {"Location": {"schema": {"type": "string"}}}},
@@ -104,9 +105,7 @@ _PARAMETERS: list[dict[str, Any]] = [
     },
     openapi_extra={"requestBody": _REQUEST_BODY, "parameters": _PARAMETERS},
 )
-async def submit_document(
-    request: Request, response: Response, caller: Submitter, request_id: RequestId
-) -> Job:
+async def submit_document(request: Request, caller: Submitter, request_id: RequestId) -> Response:
     """Take a document and queue a job that reads it.
 
     The answer comes after the job is committed and its bytes are stored: from then on it reaches a
@@ -117,9 +116,15 @@ async def submit_document(
     with request.app.state.limits.uploads.taken("uploads"):
         submission = await _receive(request, key)
     job = await run_in_threadpool(_create, caller, job_id, submission, request_id)
-    response.headers["Location"] = job.links.self_
-    response.headers["Retry-After"] = str(present.retry_after_seconds(job))
-    return job
+    return Response(  # as JSON already: the framework would check a second time what we have made
+        job.model_dump_json(by_alias=True),
+        status_code=202,
+        media_type="application/json",
+        headers={
+            "Location": job.links.self_,
+            "Retry-After": str(present.retry_after_seconds(job)),
+        },
+    )
 
 
 class _Submission:

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from api.known_callers import KEPT_SECONDS
 from shared import jobs, keys, pages, storage
 from shared.config import settings
 from shared.db import transaction
@@ -524,6 +526,18 @@ class TestAuthorization:
         answer = gateway.get("/v1/jobs", headers={"Authorization": key})
 
         assert answer.status_code == 401
+
+    def test_a_key_that_was_just_used_ends_a_second_after_its_revocation(
+        self, gateway: TestClient
+    ) -> None:
+        headers = authorization()
+        assert gateway.get("/v1/jobs", headers=headers).status_code == 200
+        with transaction() as session:
+            keys.revoke(session, headers["Authorization"].split("_")[2])
+
+        time.sleep(KEPT_SECONDS)
+
+        assert gateway.get("/v1/jobs", headers=headers).status_code == 401
 
     def test_the_secret_is_nowhere_in_the_database(self, gateway: TestClient) -> None:
         from sqlalchemy import text
