@@ -10,8 +10,10 @@ from fastapi import FastAPI
 from api import errors
 from api.known_callers import KnownCallers
 from api.limits import Limits
+from api.logins import FailedLogins
 from api.middleware import BodyLimit, Correlation
 from api.routes import health, jobs, results, submit
+from shared.config import settings
 from shared.options import SubmitOptions
 
 DESCRIPTION = """
@@ -31,6 +33,7 @@ def create_app() -> FastAPI:
     app.state.draining = threading.Event()
     app.state.limits = Limits()
     app.state.known_callers = KnownCallers()
+    app.state.logins = FailedLogins(settings().max_failed_logins)
     app.add_middleware(BodyLimit)
     app.add_middleware(Correlation)
     errors.register(app)

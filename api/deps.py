@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from api.known_callers import KnownCallers
 from shared import keys
+from shared.audit import Actor
 from shared.db import transaction
 from shared.errors import MissingScope, Unauthenticated
 from shared.keys import Caller
@@ -27,37 +28,44 @@ bearer = HTTPBearer(
 )
 
 
-def session() -> Iterator[Session]:
-    """A transaction that lasts as long as the route's function."""
-    with transaction() as opened:
+def session(request: Request) -> Iterator[Session]:
+    """A transaction that lasts as long as the route's function, and serves who calls it.
+
+    A route names its caller before it: of who was not asked for yet, no row is to be seen.
+    """
+    known: Caller | None = getattr(request.state, "caller", None)
+    with transaction(known.tenant if known else None) as opened:
         yield opened
 
 
 Transaction = Annotated[Session, Depends(session, scope="function")]
 
 
-async def request_id(request: Request) -> str:
-    """The id of this request, which is on every line of the log that it causes."""
-    found: str = request.state.request_id
-    return found
+async def actor(request: Request) -> Actor:
+    """Who calls, as the audit log names it; a route names its caller before."""
+    return Actor(request.state.caller.key_id, request.state.request_id, _address(request))
 
 
 def allowed(scope: str) -> Callable[..., Awaitable[Caller]]:
     """A dependency that says who calls; raises Unauthenticated, or MissingScope without `scope`."""
+    wanted = Security(bearer, scopes=[scope])  # the scope is for OpenAPI: it is checked below
 
     async def caller(
         request: Request,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+        credentials: HTTPAuthorizationCredentials | None = wanted,
     ) -> Caller:
         if credentials is None:
             raise Unauthenticated
+        key = credentials.credentials
         known: KnownCallers = request.app.state.known_callers
-        found = known.find(credentials.credentials)
+        found = known.find(key)
         if found is None:
-            found = await run_in_threadpool(_authenticate, credentials.credentials)
-            known.keep(credentials.credentials, found)
+            with request.app.state.logins.attempt(_address(request), key):
+                found = await run_in_threadpool(_authenticate, key)
+            known.keep(key, found)
         if scope not in found.scopes:
             raise MissingScope(f"This API key lacks the scope {scope}.")
+        request.state.caller = found
         return found
 
     return caller
@@ -68,7 +76,11 @@ def _authenticate(key: str) -> Caller:
         return keys.authenticate(opened, key)
 
 
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client else None
+
+
 Reader = Annotated[Caller, Depends(allowed("jobs:read"))]
 Submitter = Annotated[Caller, Depends(allowed("jobs:write"))]
 Deleter = Annotated[Caller, Depends(allowed("jobs:delete"))]
-RequestId = Annotated[str, Depends(request_id)]
+Acting = Annotated[Actor, Depends(actor)]

@@ -20,6 +20,7 @@ from shared.errors import (
     NotFound,
     OctavoError,
     RequestTooLarge,
+    RequestTooSlow,
     Unauthenticated,
 )
 
@@ -29,6 +30,7 @@ _BY_STATUS: dict[int, type[OctavoError]] = {
     400: MalformedRequest,
     404: NotFound,
     405: MethodNotAllowed,
+    408: RequestTooSlow,
     413: RequestTooLarge,
 }
 
@@ -41,7 +43,6 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_exception_handler(Exception, _answer_unexpected)
 
 
 def documented(*errors: type[OctavoError]) -> dict[int | str, dict[str, Any]]:
@@ -72,10 +73,18 @@ def problem(request: Request, error: OctavoError) -> JSONResponse:
     return JSONResponse(body, error.status, _headers(error), MEDIA_TYPE)
 
 
+def crash(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a request that ended in an error without a name: its id finds it in the log."""
+    log.error("request_crashed", exc_info=error)
+    return problem(request, InternalError())
+
+
 def _headers(error: OctavoError) -> dict[str, str]:
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RequestTooSlow):
+        headers["Connection"] = "close"
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     return headers
@@ -111,8 +120,3 @@ def _answer_http(request: Request, error: Exception) -> JSONResponse:
 def _answer_nobody(request: Request, _: Exception) -> JSONResponse:
     """For a client that went away while it sent: no fault, and nobody hears."""
     return problem(request, MalformedRequest("The request ended before its body did."))
-
-
-def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("request_crashed", request_id=request.state.request_id, exc_info=error)
-    return problem(request, InternalError())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from uuid import uuid4
@@ -9,10 +10,16 @@ from uuid import uuid4
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import errors
 
 SMALL_BODY_BYTES = 64 * 1024
 """What any route takes but the one for uploads, which counts for itself."""
+
+SMALL_BODY_SECONDS = 10.0
+"""Within which it must have come."""
 
 UPLOADS = ("POST", "/v1/jobs")
 
@@ -29,7 +36,10 @@ log = structlog.get_logger()
 
 
 class Correlation:
-    """Gives each request an id, its own or the client's; logs how it was answered."""
+    """Gives each request an id, its own or the client's; logs how it was answered.
+
+    What crashes is answered here: Starlette would do so outside, where the id is not known.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -53,6 +63,11 @@ class Correlation:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_headers)
+            except Exception as error:
+                if status:
+                    raise  # the answer has begun: the connection breaks, so that none takes it whole
+                answer = errors.crash(Request(scope), error)
+                await answer(scope, receive, send_with_headers)
             finally:
                 log.info(
                     "request_answered",
@@ -74,11 +89,19 @@ class BodyLimit:
         if scope["type"] != "http" or (scope["method"], scope["path"]) == UPLOADS:
             await self._app(scope, receive, send)
             return
-        received = 0
+        received, is_whole = 0, False
+        until = asyncio.get_running_loop().time() + SMALL_BODY_SECONDS
 
         async def receive_bounded() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, is_whole
+            if is_whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408) from error
+            is_whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > SMALL_BODY_BYTES:
                 raise HTTPException(413)

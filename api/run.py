@@ -9,6 +9,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.protocol import Protocol
+from shared.db import refuse_unbound_role
 
 DRAIN_SECONDS = 15
 
@@ -31,12 +33,18 @@ class _Server(uvicorn.Server):
 
 
 def serve(host: str, port: int) -> None:
-    """Serve until told to end; requests in progress get their answers."""
+    """Serve until told to end; requests in progress get their answers.
+
+    Raises InvalidSettings where the database would show this process the rows of all tenants.
+    """
+    refuse_unbound_role()
     app = create_app()
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.uploads import Upload
-from shared import jobs, pages, sealing
+from shared import audit, jobs, pages, sealing
+from shared.audit import Action, Actor
 from shared.config import settings
 from shared.errors import InvalidOptions, JobNotFinished, NothingToRetry, ResultExpired
 from shared.keys import Caller
@@ -32,7 +33,7 @@ def submit(
     name: str,
     upload: Upload,
     options: SubmitOptions,
-    request_id: str,
+    actor: Actor,
 ) -> Job:
     """A new job that reads a document which is in the store already."""
     kept = options.model_dump(mode="json", exclude={"password", "metadata"})
@@ -48,10 +49,13 @@ def submit(
         source_bytes=upload.bytes,
         source_sha256=upload.sha256,
         sealed_password=_sealed(options),
-        request_id=request_id,
+        request_id=actor.request_id,
         deadline_at=jobs.deadline(),
     )
     jobs.create(session, job)
+    facts = {"bytes": upload.bytes, "media_type": upload.media_type, "engine": job.engine}
+    thing = jobs.public_id(job_id)
+    audit.record(session, caller.tenant, actor, Action.JOB_CREATED, thing, **facts)
     return job
 
 
@@ -62,7 +66,7 @@ def retry(
     job_id: UUID,
     chosen: str,
     password: str | None,
-    request_id: str,
+    actor: Actor,
 ) -> Job:
     """A new job that reads pages of a finished one again and takes its other good pages over.
 
@@ -90,11 +94,13 @@ def retry(
         source_sha256=old.source_sha256,
         sealed_password=sealing.seal(password) if password is not None else None,
         retry_of=old.id,
-        request_id=request_id,
+        request_id=actor.request_id,
         deadline_at=jobs.deadline(),
     )
     jobs.create(session, job)
     pages.reuse(session, old, job, sorted(good - again))
+    facts = {"retry_of": jobs.public_id(old.id), "pages_reused": len(good - again)}
+    audit.record(session, old.tenant, actor, Action.JOB_RETRIED, jobs.public_id(job_id), **facts)
     return job
 
 

@@ -1,4 +1,4 @@
-"""Makes a database ready for use: its schema, a first tenant, and an API key in a file.
+"""Makes a database ready for use: its schema, its roles, a first tenant, an API key in a file.
 
     python -m deploy.first_start FILE
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from deploy import keys
+from deploy import keys, roles
 from deploy.embedded import private_file
 from migrations import run
 from shared import keys as api_keys
@@ -19,8 +19,9 @@ from shared.db import transaction
 
 
 def main() -> None:
-    """Bring the schema up to date and see that there is a key."""
+    """Bring the schema up to date, let the roles in, and see that there is a key."""
     run.upgrade()
+    roles.let_in()
     file = Path(sys.argv[1])
     if not file.exists():
         private_file.write(file, keys.first_key() or _another_key())

@@ -7,6 +7,7 @@ data and `services.json` with their passwords, the processes' logs, and `api_key
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import sysconfig
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import click
 
@@ -25,12 +27,16 @@ from deploy.embedded.errors import ServiceError
 from deploy.embedded.services import Services
 from deploy.interrupts import interrupts
 from deploy.supervisor import Failure, Supervisor
+from shared.roles import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 # -P: a folder named `shared` where somebody happens to stand is not ours.
 PYTHON = (sys.executable, "-P", "-m")
+
+ROLES = {"gateway": Role.GATEWAY, "dispatcher": Role.DISPATCHER, "sweeper": Role.SWEEPER}
+"""As whom a process connects to the database; all others are workers."""
 
 CPU_SLOTS = 2
 """Opening and rendering takes a tenth of what reading does: two at once feed many engines."""
@@ -86,7 +92,11 @@ class Platform:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that the platform's processes run with, those of this process included."""
+        """The variables of an operator's command, those of this process included.
+
+        With them it is the owner of the database. A process of the platform runs with those of
+        `environment_of`.
+        """
         return {
             "OCTAVO_PUBLIC_URL": self.url,
             **os.environ,
@@ -94,6 +104,16 @@ class Platform:
             "OCTAVO_ENGINES": self._engine,
             **self._settings,
         }
+
+    def environment_of(self, program: str) -> dict[str, str]:
+        """The variables that a process of the platform runs with, in its own role."""
+        environment = self.environment
+        role = ROLES.get(program, Role.WORKER)
+        url = urlsplit(environment["OCTAVO_DATABASE_URL"])
+        place = url.netloc.rpartition("@")[2]
+        user = f"{role}:{self._services.role_passwords[role]}"
+        own = url._replace(netloc=f"{user}@{place}").geturl()
+        return environment | {"OCTAVO_DATABASE_URL": own}
 
     @property
     def is_stopping(self) -> bool:
@@ -163,7 +183,8 @@ class Platform:
         argv = [*PYTHON, "deploy.first_start", str(self._key_file)]
         done = subprocess.run(  # noqa: S603 - our own program
             argv,
-            env=self.environment,
+            env=self.environment
+            | {"OCTAVO_ROLE_PASSWORDS": json.dumps(self._services.role_passwords)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -176,10 +197,14 @@ class Platform:
             raise Failure(f"the database could not be prepared:\n  {tail}")
 
     def _make_supervisor(self, lock: int) -> Supervisor:
-        environment = self.environment
         groups = [
             [
-                Child(program, environment=environment, logs=self.logs, inherited=[lock])
+                Child(
+                    program,
+                    environment=self.environment_of(program.name),
+                    logs=self.logs,
+                    inherited=[lock],
+                )
                 for program in group
             ]
             for group in self._programs()

@@ -89,10 +89,12 @@ def engine(name: str) -> None:
 
 @click.command(cls=Process)
 def migrate() -> None:
-    """Bring the database to the schema of this version."""
+    """Bring the database to the schema of this version, and let its roles in."""
+    from deploy.roles import let_in  # noqa: PLC0415
     from migrations.run import upgrade  # noqa: PLC0415
 
     upgrade()
+    let_in()
     click.echo("ready")
 
 

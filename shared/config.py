@@ -7,10 +7,13 @@ lists them all; a test holds it complete.
 from __future__ import annotations
 
 import functools
+import json
 from typing import Annotated
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.roles import Role
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -22,7 +25,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OCTAVO_", frozen=True, extra="ignore")
 
     # Where the parts are
-    database_url: SecretStr  # postgresql+psycopg2://user:password@host:port/name
+    database_url: SecretStr  # postgresql+psycopg2://role:password@host:port/name
+    role_passwords: Annotated[dict[Role, SecretStr], NoDecode] = {}  # for `octavo migrate` alone
     broker_url: SecretStr = SecretStr("")  # redis://:password@host:port/0; the gateway needs none
     store_url: str  # the S3 endpoint
     store_bucket: str = "octavo"
@@ -45,8 +49,12 @@ class Settings(BaseSettings):
 
     # What the gateway takes at once
     max_uploads: Count = 32
+    max_upload_seconds: Seconds = 3600
+    min_upload_bytes_per_second: Count = 8 * 1024
+    upload_patience_seconds: Seconds = 20  # a sender may be behind by at most
     max_waiters: Count = 500
     max_wait_seconds: Seconds = 60
+    max_failed_logins: Count = 20  # a minute, of one address or one key id
 
     # The queue of record
     lease_seconds: Seconds = 30
@@ -71,6 +79,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("role_passwords", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
 
 
 class InvalidSettings(Exception):

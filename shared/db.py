@@ -1,19 +1,26 @@
-"""The way to Postgres: one engine a process, and `transaction()`, the only place that commits."""
+"""The way to Postgres: one engine a process, and `transaction()`, the only place that commits.
+
+A transaction that serves a tenant says so, and row-level security then shows it that tenant's rows
+and no other. For the gateway's role one that does not say so sees no row at all.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared.config import settings
+from shared.config import InvalidSettings, settings
 from shared.errors import DatabaseUnavailable
+from shared.roles import Role
 
 CONNECT_ARGUMENTS = {
     "connect_timeout": 2,
@@ -29,17 +36,28 @@ CONNECT_ARGUMENTS = {
 }
 
 
+TENANT_OPTION = "octavo_tenant"
+"""Of a connection whose next statement is to name the tenant."""
+
+
 @functools.cache
 def engine() -> Engine:
     """The engine of this process; made on first use, so never inherited over a fork."""
-    return create_engine(
-        settings().database_url.get_secret_value(),
+    return engine_for(settings().database_url.get_secret_value())
+
+
+def engine_for(url: str, *, connections: int = 16) -> Engine:
+    """A new engine, which keeps at most so many connections to `url`."""
+    made = create_engine(
+        url,
         connect_args=CONNECT_ARGUMENTS,
-        pool_size=16,
+        pool_size=connections,
         max_overflow=0,  # an overflow connection is made and dropped for each use
         pool_timeout=2,
         pool_use_lifo=True,
     )
+    event.listen(made, "before_cursor_execute", _name_tenant, retval=True)
+    return made
 
 
 @functools.cache
@@ -48,14 +66,33 @@ def _sessions() -> sessionmaker[Session]:
 
 
 @contextmanager
-def transaction() -> Iterator[Session]:
+def transaction(tenant: UUID | None = None) -> Iterator[Session]:
     """A session whose work is committed whole at the end of the block, or not at all.
 
-    Nothing slow belongs inside. Raises DatabaseUnavailable where Postgres does not answer, and
-    then nothing can be said of a commit that was under way: the row tells.
+    With `tenant` it is served: the session sees and makes rows of that tenant only. Nothing slow
+    belongs inside. Raises DatabaseUnavailable where Postgres does not answer, and then nothing can
+    be said of a commit that was under way: the row tells.
     """
     with _typed_errors(), _sessions().begin() as session:
+        if tenant is not None:
+            session.connection(execution_options={TENANT_OPTION: tenant})
         yield session
+
+
+def enter(session: Session, tenant: UUID) -> None:
+    """Go on with a transaction as one that serves `tenant`, who was not known at its beginning."""
+    session.execute(text(_set_tenant(tenant)))
+
+
+def refuse_unbound_role() -> None:
+    """Let this process use no connection that row-level security does not bind.
+
+    Raises InvalidSettings for one that it does not bind: here, or, where Postgres is away now, from
+    the transaction that would use it.
+    """
+    event.listen(engine(), "connect", _check_bound)
+    with suppress(DatabaseUnavailable), transaction() as session:
+        session.connection()
 
 
 @contextmanager
@@ -80,6 +117,40 @@ def sole_holder(lock: int, stop: Event) -> Iterator[Callable[[], None]]:
         finally:
             # Not unlocked but closed: a connection that went back with the lock would keep it.
             connection.invalidate()
+
+
+def _name_tenant(
+    connection: Connection, _: object, statement: str, parameters: Any, *__: object
+) -> tuple[str, Any]:
+    """Send the tenant along with the first statement: on its own it would cost a round trip."""
+    tenant = connection.get_execution_options().get(TENANT_OPTION)
+    if tenant is None:
+        return statement, parameters
+    connection.execution_options(**{TENANT_OPTION: None})
+    return f"{_set_tenant(tenant)}; {statement}", parameters
+
+
+def _set_tenant(tenant: UUID) -> str:
+    """What binds a transaction; `true` ends it with the transaction, so that connections forget."""
+    return f"SELECT set_config('octavo.tenant', '{UUID(bytes=tenant.bytes)}', true)"
+
+
+_IS_BOUND = """
+SELECT row_security_active('jobs') AND NOT pg_has_role(current_user, relowner, 'USAGE')
+FROM pg_class WHERE oid = 'jobs'::regclass
+"""
+
+
+def _check_bound(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_IS_BOUND)
+        [bound] = cursor.fetchone()
+    connection.rollback()
+    if not bound:
+        raise InvalidSettings(
+            "OCTAVO_DATABASE_URL: row-level security does not bind its user, who would see the "
+            f"rows of all tenants; the gateway connects as {Role.GATEWAY}, after `octavo migrate`."
+        )
 
 
 @contextmanager

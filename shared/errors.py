@@ -77,6 +77,14 @@ class Unauthenticated(OctavoError):
     status = 401
 
 
+class TooManyFailedLogins(OctavoError):
+    """Too many logins from this address, or with this key, have failed; wait, then try again."""
+
+    code = "too_many_failed_logins"
+    status = 429
+    retryable = True
+
+
 class MissingScope(OctavoError):
     """The API key does not have the scope that this needs."""
 
@@ -103,6 +111,14 @@ class RequestTooLarge(OctavoError):
 
     code = "request_too_large"
     status = 413
+
+
+class RequestTooSlow(OctavoError):
+    """The body of the request comes too slowly."""
+
+    code = "request_too_slow"
+    status = 408
+    retryable = True
 
 
 class UploadTooLarge(OctavoError):

@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
-from shared import work
+from shared import audit, work
+from shared.audit import SWEEPER, Action
 from shared.config import settings
 from shared.document import DocumentSource, Usage
 from shared.errors import (
@@ -225,22 +226,25 @@ def expire(session: Session, job_id: UUID) -> None:
     job.finished_as, job.status = job.status, JobStatus.EXPIRED
     job.expires_at, job.result_attempt = None, None
     session.execute(text("DELETE FROM recognitions WHERE job_id = :id"), {"id": job_id})
+    audit.record(session, job.tenant, SWEEPER, Action.JOB_EXPIRED, public_id(job_id))
 
 
-def delete(session: Session, tenant: UUID, job_id: UUID) -> Job | Tombstone:
+def delete(session: Session, tenant: UUID, job_id: UUID) -> tuple[Job | Tombstone, bool]:
     """Mark a tenant's job deleted and stop its work; the sweeper takes rows and objects away.
 
-    The tombstone, with the counts, where that has happened already. Raises NotFound.
+    The job, or where it is gone already its tombstone with the counts; and whether it was deleted
+    now. Raises NotFound.
     """
     job = lock(session, job_id)
     if job is None or job.tenant != tenant:
-        return _find_tombstone(session, tenant, job_id)
-    if job.deleted_at is None:
-        job.deleted_at = session.execute(select(NOW)).scalar_one()
-        if not job.status.is_final:
-            _end(job, JobStatus.CANCELLED, None)
-        work.cancel_all(session, job_id)
-    return job
+        return _find_tombstone(session, tenant, job_id), False
+    if job.deleted_at is not None:
+        return job, False
+    job.deleted_at = session.execute(select(NOW)).scalar_one()
+    if not job.status.is_final:
+        _end(job, JobStatus.CANCELLED, None)
+    work.cancel_all(session, job_id)
+    return job, True
 
 
 def deleted(session: Session) -> list[Job]:
@@ -279,6 +283,8 @@ def purge(session: Session, job_id: UUID, *, objects: int) -> None:
             objects=objects,
         )
     )
+    thing = public_id(job.id)
+    audit.record(session, job.tenant, SWEEPER, Action.JOB_PURGED, thing, rows=rows, objects=objects)
 
 
 def tombstones_to_check(session: Session) -> list[Tombstone]:

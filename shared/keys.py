@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import select, update
+from sqlalchemy import CursorResult, select, text, update
 from sqlalchemy.orm import Session
 
+from shared import audit
+from shared.audit import OPERATOR, Action, Actor
 from shared.config import settings
+from shared.db import enter
 from shared.errors import NotFound, Unauthenticated
 from shared.models import NOW, ApiKey, Tenant
 
@@ -77,14 +80,30 @@ def create(
             expires_at=expires_at,
         )
     )
+    audit.record(session, tenant, OPERATOR, Action.KEY_CREATED, key_id, scopes=list(scopes))
     return f"octavo_live_{key_id}_{secret}{_checksum(key_id, secret)}"
 
 
 def revoke(session: Session, key_id: str) -> None:
     """End a key at once; raises NotFound."""
     statement = update(ApiKey).where(ApiKey.id == key_id).values(revoked_at=NOW)
-    if session.execute(statement.returning(ApiKey.id)).first() is None:
+    tenant = session.scalars(statement.returning(ApiKey.tenant)).one_or_none()
+    if tenant is None:
         raise NotFound(f"There is no key {key_id}.")
+    audit.record(session, tenant, OPERATOR, Action.KEY_REVOKED, key_id)
+
+
+# Whose it is is not known yet: the one door through row-level security that takes a key's id.
+_FIND = text(
+    "SELECT id, tenant, secret_hash, scopes, expires_at, revoked_at, last_used_at, now() AS now "
+    "FROM octavo_find_key(:id)"
+)
+
+
+def id_of(key: str) -> str | None:
+    """The id in what looks like a key; None where it does not."""
+    match = _KEY.fullmatch(key)
+    return match["id"] if match else None
 
 
 def authenticate(session: Session, key: str) -> Caller:
@@ -92,22 +111,33 @@ def authenticate(session: Session, key: str) -> Caller:
     match = _KEY.fullmatch(key)
     if match is None or not _same(match["check"], _checksum(match["id"], match["secret"])):
         raise Unauthenticated("This is no API key: a character is wrong or missing.")
-    query = select(ApiKey, NOW).where(ApiKey.id == match["id"])
-    stored, now = session.execute(query).one_or_none() or (None, None)
+    stored = session.execute(_FIND, {"id": match["id"]}).one_or_none()
     # An unknown id costs the same comparison as a wrong secret, so that time does not tell.
     expected = stored.secret_hash if stored is not None else bytes(hashlib.sha256().digest_size)
     if not hmac.compare_digest(_hash(match["secret"]), expected) or stored is None:
         raise Unauthenticated("This API key is not known.")
-    assert now is not None
-    if stored.revoked_at is not None or (stored.expires_at is not None and stored.expires_at < now):
+    expires_at = stored.expires_at
+    if stored.revoked_at is not None or (expires_at is not None and expires_at < stored.now):
         raise Unauthenticated("This API key was revoked or has expired.")
-    _note_use(session, stored, now)
-    return Caller(stored.tenant, stored.id, frozenset(stored.scopes))
+    caller = Caller(stored.tenant, stored.id, frozenset(stored.scopes))
+    if stored.last_used_at is None or stored.last_used_at < stored.now - USE_NOTED_EVERY:
+        _note_use(session, caller, stored.last_used_at)
+    return caller
 
 
-def _note_use(session: Session, key: ApiKey, now: datetime) -> None:
-    if key.last_used_at is None or key.last_used_at < now - USE_NOTED_EVERY:
-        session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=NOW))
+_NOTE_USE = text(
+    "UPDATE api_keys SET last_used_at = now() "
+    "WHERE id = :id AND last_used_at IS NOT DISTINCT FROM CAST(:before AS timestamptz)"
+)
+
+
+def _note_use(session: Session, caller: Caller, before: datetime | None) -> None:
+    enter(session, caller.tenant)
+    noted = session.execute(_NOTE_USE, {"id": caller.key_id, "before": before})
+    assert isinstance(noted, CursorResult)
+    if before is None and noted.rowcount:
+        key = caller.key_id
+        audit.record(session, caller.tenant, Actor(key), Action.KEY_FIRST_USED, key)
 
 
 def _hash(secret: str) -> bytes:

@@ -244,3 +244,24 @@ class Tombstone(Model):
     __table_args__ = (
         Index("tombstones_to_check", "check_at", postgresql_where="check_at IS NOT NULL"),
     )
+
+
+class Audit(Model):
+    """Who did what to which thing, when and from where. Rows are added, and never changed."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=NOW)
+    tenant: Mapped[UUID]  # no foreign key: the log outlives whom it is about
+    actor: Mapped[str]  # the id of an API key; or `operator`, `sweeper`
+    action: Mapped[str]
+    object: Mapped[str]  # the id of a job, a page or a key
+    request_id: Mapped[str | None]
+    address: Mapped[str | None]
+    facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+    __table_args__ = (
+        Index("audit_by_tenant", "tenant", "at"),
+        Index("audit_by_time", "at", postgresql_using="brin"),  # rows come in order of time
+    )

@@ -22,17 +22,8 @@ class Place:
     pages_ahead: int
 
 
-_FIND = text(
-    """
-    SELECT
-      (SELECT count(*) FROM (
-         SELECT FROM work WHERE queue = 'prepare' AND priority = :lane AND status = 'queued'
-           AND sent_at IS NULL AND due_at < :since LIMIT :most) AS jobs),
-      (SELECT count(*) FROM (
-         SELECT FROM work WHERE queue = :pages AND priority = :lane AND status = 'queued'
-           AND sent_at IS NULL LIMIT :most) AS pages)
-    """
-)
+# Of all tenants' work no more than these two counts: row-level security has a door for them.
+_FIND = text("SELECT jobs_ahead, pages_ahead FROM octavo_queue_place(:lane, :since, :pages, :most)")
 
 
 def find(session: Session, job: Job) -> Place:

@@ -14,10 +14,11 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import TypeAdapter, ValidationError
 
 from api import cursor, present, submit
-from api.deps import Deleter, Reader, RequestId, Submitter, Transaction
+from api.deps import Acting, Deleter, Reader, Submitter, Transaction
 from api.errors import documented
 from api.schemas import JOB_ID, DeletionReceipt, Job, JobList, RetryRequest
-from shared import jobs, storage
+from shared import audit, jobs, storage
+from shared.audit import Action
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import (
@@ -33,7 +34,9 @@ from shared.errors import (
     NothingToRetry,
     Overloaded,
     RequestTooLarge,
+    RequestTooSlow,
     ResultExpired,
+    TooManyFailedLogins,
     Unauthenticated,
 )
 from shared.models import Tombstone
@@ -45,7 +48,13 @@ router = APIRouter(tags=["jobs"])
 JobId = Annotated[str, Path(description="A job's id.", examples=[JOB_ID])]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 
-ALWAYS = (Unauthenticated, MissingScope, InvalidOptions, DependencyUnavailable)
+ALWAYS = (
+    Unauthenticated,
+    TooManyFailedLogins,
+    MissingScope,
+    InvalidOptions,
+    DependencyUnavailable,
+)
 Progress = tuple[object, ...]
 _METADATA = TypeAdapter(Metadata)
 
@@ -110,7 +119,7 @@ async def get_job(
     find = partial(_read, caller.tenant, jobs.parse_id(job_id))
     if wait:
         with request.app.state.limits.waiters.taken("waiting clients"):
-            progress = partial(_progress, jobs.parse_id(job_id))
+            progress = partial(_progress, caller.tenant, jobs.parse_id(job_id))
             job = await _wait(request, find, progress, wait, if_none_match)
     else:
         job = await run_in_threadpool(find)
@@ -131,9 +140,14 @@ async def get_job(
         **documented(*ALWAYS, NotFound, JobFinished, JobDeleted),
     },
 )
-def cancel_job(response: Response, job_id: JobId, caller: Submitter, session: Transaction) -> Job:
+def cancel_job(
+    response: Response, job_id: JobId, caller: Submitter, actor: Acting, session: Transaction
+) -> Job:
     """Stop a job. Pages that are being read are given up within a heartbeat; finished ones stay."""
     row, now = jobs.cancel(session, caller.tenant, jobs.parse_id(job_id))
+    if now:
+        thing = jobs.public_id(row.id)
+        audit.record(session, caller.tenant, actor, Action.JOB_CANCELLED, thing)
     response.status_code = 202 if now else 200
     return present.job(session, row)
 
@@ -146,6 +160,7 @@ def cancel_job(response: Response, job_id: JobId, caller: Submitter, session: Tr
         *ALWAYS,
         MalformedRequest,
         RequestTooLarge,
+        RequestTooSlow,
         NotFound,
         JobNotFinished,
         NothingToRetry,
@@ -158,7 +173,7 @@ def retry_job(
     response: Response,
     job_id: JobId,
     caller: Submitter,
-    request_id: RequestId,
+    actor: Acting,
     asked: RetryRequest,
 ) -> Job:
     """Make a new job that reads the failed pages again and keeps the good ones.
@@ -168,14 +183,14 @@ def retry_job(
     """
     old, new = jobs.parse_id(job_id), uuid4()
     _copy_source(caller.tenant, old, new)
-    with transaction() as session:
+    with transaction(caller.tenant) as session:
         row = submit.retry(
             session,
             jobs.lock(session, jobs.get(session, caller.tenant, old).id),
             job_id=new,
             chosen=asked.pages,
             password=asked.password,
-            request_id=request_id,
+            actor=actor,
         )
         job = present.job(session, row)
     response.headers["Location"] = job.links.self_
@@ -192,13 +207,16 @@ def retry_job(
     },
 )
 def delete_job(
-    response: Response, job_id: JobId, caller: Deleter, session: Transaction
+    response: Response, job_id: JobId, caller: Deleter, actor: Acting, session: Transaction
 ) -> DeletionReceipt:
     """Delete the document, its pages and results, and stop what still runs.
 
     Rows and objects go within seconds; ask again for the receipt that counts them.
     """
-    found = jobs.delete(session, caller.tenant, jobs.parse_id(job_id))
+    found, now = jobs.delete(session, caller.tenant, jobs.parse_id(job_id))
+    if now:
+        thing = jobs.public_id(jobs.parse_id(job_id))
+        audit.record(session, caller.tenant, actor, Action.JOB_DELETED, thing)
     response.status_code = 200 if isinstance(found, Tombstone) else 202
     return present.receipt(found)
 
@@ -227,13 +245,13 @@ async def _wait(
                 break
 
 
-def _progress(job_id: UUID) -> Progress | None:
-    with transaction() as session:
+def _progress(tenant: UUID, job_id: UUID) -> Progress | None:
+    with transaction(tenant) as session:
         return jobs.progress(session, job_id)
 
 
 def _read(tenant: UUID, job_id: UUID) -> Job:
-    with transaction() as session:
+    with transaction(tenant) as session:
         return present.job(session, jobs.get(session, tenant, job_id))
 
 
@@ -256,7 +274,7 @@ def _metadata(request: Request) -> dict[str, str]:
 
 def _copy_source(tenant: UUID, old: UUID, new: UUID) -> None:
     """Give a new job its own copy of an old one's document: object first, row second."""
-    with transaction() as session:
+    with transaction(tenant) as session:
         row = jobs.get(session, tenant, old)
     if row.status is JobStatus.EXPIRED:
         raise ResultExpired("The document is gone; submit it again.")

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from api import examples, present
-from api.deps import Reader, Transaction
+from api.deps import Acting, Reader, Transaction
 from api.errors import documented
 from api.routes.jobs import ALWAYS, JobId, Limit
 from api.schemas import Job, PageList
-from shared import jobs, pages, storage
+from shared import audit, jobs, pages, storage
+from shared.audit import Action
 from shared.db import transaction
 from shared.document import Document, DocumentPage
 from shared.errors import (
@@ -77,12 +78,15 @@ def get_page(
     job_id: JobId,
     page_no: Annotated[int, Path(ge=1, le=2**31 - 1, description="Its number, from 1.")],
     caller: Reader,
+    actor: Acting,
     session: Transaction,
 ) -> DocumentPage:
     """What was read of one page, as soon as that is done, also while the job runs."""
     job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
     found = pages.finished(session, job.id, after=page_no - 1, most=1)
     if found and found[0].page == page_no:
+        thing = jobs.public_id(job.id)
+        audit.record(session, caller.tenant, actor, Action.PAGE_READ, thing, page=page_no)
         return found[0]
     if job.status.is_final or not _may_come(job, page_no):
         raise NotFound("The job has no such page.")
@@ -113,17 +117,20 @@ def get_page(
 def get_result(
     job_id: JobId,
     caller: Reader,
+    actor: Acting,
     format: Annotated[Format, Query(description="What to get.")] = Format.MARKDOWN,  # noqa: A002
 ) -> Response:
     """The whole document. Its text is untrusted: escape it where it is shown."""
-    with transaction() as session:
+    with transaction(caller.tenant) as session:
         job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
         if not job.status.is_final:
             return _not_yet(present.job(session, job))
-    if job.status is JobStatus.CANCELLED:
-        raise JobCancelled
-    if job.status is JobStatus.FAILED:
-        raise JobFailed((job.error or {}).get("detail", ""), cause=job.error)
+        if job.status is JobStatus.CANCELLED:
+            raise JobCancelled
+        if job.status is JobStatus.FAILED:
+            raise JobFailed((job.error or {}).get("detail", ""), cause=job.error)
+        thing = jobs.public_id(job.id)
+        audit.record(session, caller.tenant, actor, Action.RESULT_READ, thing, format=format)
     return _file(job, format)
 
 

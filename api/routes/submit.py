@@ -10,13 +10,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
-from api import present, submit, uploads
-from api.deps import RequestId, Submitter
+from api import pace, present, submit, uploads
+from api.deps import Acting, Submitter
 from api.errors import documented
 from api.multipart import FIELD_BYTES, Multipart, Part
 from api.schemas import Job
 from api.uploads import Upload
 from shared import storage
+from shared.audit import Actor
 from shared.db import transaction
 from shared.errors import (
     DependencyUnavailable,
@@ -25,6 +26,8 @@ from shared.errors import (
     MalformedRequest,
     MissingScope,
     Overloaded,
+    RequestTooSlow,
+    TooManyFailedLogins,
     Unauthenticated,
     UnsupportedFormat,
     UploadTooLarge,
@@ -96,6 +99,8 @@ _PARAMETERS: list[dict[str, Any]] = [
             Unauthenticated,
             MissingScope,
             UploadTooLarge,
+            RequestTooSlow,
+            TooManyFailedLogins,
             UnsupportedFormat,
             EmptyUpload,
             InvalidOptions,
@@ -105,7 +110,7 @@ _PARAMETERS: list[dict[str, Any]] = [
     },
     openapi_extra={"requestBody": _REQUEST_BODY, "parameters": _PARAMETERS},
 )
-async def submit_document(request: Request, caller: Submitter, request_id: RequestId) -> Response:
+async def submit_document(request: Request, caller: Submitter, actor: Acting) -> Response:
     """Take a document and queue a job that reads it.
 
     The answer comes after the job is committed and its bytes are stored: from then on it reaches a
@@ -115,7 +120,7 @@ async def submit_document(request: Request, caller: Submitter, request_id: Reque
     key = storage.source_key(caller.tenant, job_id)
     with request.app.state.limits.uploads.taken("uploads"):
         submission = await _receive(request, key)
-    job = await run_in_threadpool(_create, caller, job_id, submission, request_id)
+    job = await run_in_threadpool(_create, caller, actor, job_id, submission)
     return Response(  # as JSON already: the framework would check a second time what we have made
         job.model_dump_json(by_alias=True),
         status_code=202,
@@ -134,8 +139,8 @@ class _Submission:
         self.name, self.upload, self.options = name, upload, options
 
 
-def _create(caller: Caller, job_id: UUID, submission: _Submission, request_id: str) -> Job:
-    with transaction() as session:
+def _create(caller: Caller, actor: Actor, job_id: UUID, submission: _Submission) -> Job:
+    with transaction(caller.tenant) as session:
         row = submit.submit(
             session,
             caller,
@@ -143,15 +148,16 @@ def _create(caller: Caller, job_id: UUID, submission: _Submission, request_id: s
             name=submission.name,
             upload=submission.upload,
             options=submission.options,
-            request_id=request_id,
+            actor=actor,
         )
         return present.job(session, row)
 
 
 async def _receive(request: Request, key: str) -> _Submission:
     content_type = request.headers.get("content-type", "")
+    body = pace.kept(request.stream())
     if content_type.startswith("multipart/"):
-        return await _receive_multipart(Multipart(content_type, request.stream()), key)
+        return await _receive_multipart(Multipart(content_type, body), key)
     fields = dict(request.query_params)
     if "password" in fields:
         raise InvalidOptions(
@@ -161,7 +167,7 @@ async def _receive(request: Request, key: str) -> _Submission:
     if PASSWORD_HEADER in request.headers:
         fields["password"] = unquote(request.headers[PASSWORD_HEADER])
     options = _options(fields)
-    return _Submission(name, await uploads.receive(request.stream(), key), options)
+    return _Submission(name, await uploads.receive(body, key), options)
 
 
 async def _receive_multipart(body: Multipart, key: str) -> _Submission:

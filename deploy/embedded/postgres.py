@@ -34,7 +34,7 @@ class Postgres(Service):
 
     @property
     def url(self) -> str:
-        """Where SQLAlchemy finds the database, password included."""
+        """Where SQLAlchemy finds the database as its owner, password included."""
         user = f"{USER}:{self.settings.postgres_password}"
         return f"postgresql+psycopg2://{user}@{HOST}:{self.ports[0]}/{DATABASE}"
 

@@ -75,7 +75,7 @@ class Services:
         return Urls(self._postgres.url, self._valkey.url, self._seaweedfs.url)
 
     def environment(self) -> dict[str, str]:
-        """The settings that point the platform's processes at these servers."""
+        """The settings that point a process at these servers, as the database's owner."""
         urls = self.urls
         return {
             "OCTAVO_DATABASE_URL": urls.database,
@@ -86,6 +86,11 @@ class Services:
             "OCTAVO_STORE_SECRET_KEY": self._settings.store_secret_key,
             "OCTAVO_SECRET_KEY": self._settings.secret_key,
         }
+
+    @property
+    def role_passwords(self) -> dict[str, str]:
+        """The passwords of the database's roles, by the role's name."""
+        return dict(self._settings.role_passwords)
 
     def pids(self) -> dict[str, int]:
         """The process ids of those that run, by name."""

@@ -5,6 +5,7 @@ the settings.
 """
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from deploy.embedded.services import Services
+from shared.roles import Role
+from tests import acting
 from tests.factory import authorization
 
 _SHORT_TIMERS = {
@@ -40,14 +43,18 @@ def _clean_up() -> None:
 
 _services.start()
 atexit.register(_clean_up)
-os.environ.update(_services.environment() | _SHORT_TIMERS)
+_passwords = {"OCTAVO_ROLE_PASSWORDS": json.dumps(_services.role_passwords)}
+os.environ.update(_services.environment() | _passwords | _SHORT_TIMERS)
 
 
 @pytest.fixture(scope="session")
 def _schema() -> None:
+    from deploy import roles
     from migrations import run
 
     run.upgrade()
+    roles.let_in()
+    acting.install()
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +63,7 @@ def _empty_tables(_schema: None) -> None:
     from shared.db import transaction
 
     with transaction() as session:
-        session.execute(text("TRUNCATE tenants, workers, tombstones CASCADE"))
+        session.execute(text("TRUNCATE tenants, workers, tombstones, audit CASCADE"))
 
 
 @pytest.fixture
@@ -70,8 +77,9 @@ def session() -> Iterator[Session]:
 
 @pytest.fixture
 def gateway() -> Iterator[TestClient]:
-    """The gateway's application, as a tenant with every scope talks to it."""
+    """The gateway's application in its own role, as a tenant with every scope talks to it."""
     from api.app import create_app
 
-    with TestClient(create_app(), headers=authorization()) as client:
+    app = acting.App(create_app(), Role.GATEWAY)
+    with TestClient(app, headers=authorization()) as client:
         yield client

@@ -1,0 +1,376 @@
+"""Who guesses keys, sends slowly or sends nonsense is told so, and costs nobody else anything."""
+
+import contextlib
+import json
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from api import logins, middleware, protocol
+from api.app import create_app
+from deploy.embedded import ports
+from shared import keys
+from shared.config import settings
+from shared.db import transaction
+from shared.roles import Role
+from tests import acting, documents
+from tests.factory import authorization
+from tests.serving import served
+
+PDF = documents.pdf(pages=1)
+
+
+class TestFailedLogins:
+    def client(self, gateway: TestClient, address: str) -> TestClient:
+        return TestClient(gateway.app, client=(address, 1))
+
+    def guess(self, key_id: str | None = None) -> dict[str, str]:
+        """A key that looks right and is not."""
+        right = authorization()["Authorization"]
+        name = key_id or right.split("_")[2]
+        secret = "A" * 43
+        check = keys._checksum(name, secret)  # noqa: SLF001
+        return {"Authorization": f"Bearer octavo_live_{name}_{secret}{check}"}
+
+    def test_who_guesses_is_told_to_wait_and_others_are_not(self, gateway: TestClient) -> None:
+        guesser, other = self.client(gateway, "192.0.2.1"), self.client(gateway, "192.0.2.2")
+        guesses = self.guess()
+
+        answers = [guesser.get("/v1/jobs", headers=guesses) for _ in range(1000)]
+
+        codes = [answer.status_code for answer in answers]
+        most = settings().max_failed_logins
+        assert codes[:most] == [401] * most
+        assert codes.count(401) < most + 20  # some come back with time
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.json()["code"] == "too_many_failed_logins"
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert other.get("/v1/jobs", headers=authorization()).status_code == 200
+
+    def test_the_refused_ask_the_database_nothing(
+        self, gateway: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        guesser, guess = self.client(gateway, "192.0.2.1"), self.guess()
+        for _ in range(settings().max_failed_logins):
+            guesser.get("/v1/jobs", headers=guess)
+        asked: list[str] = []
+        monkeypatch.setattr(keys, "authenticate", lambda *_: asked.append("it"))
+
+        assert guesser.get("/v1/jobs", headers=guess).status_code == 429
+        assert asked == []
+
+    def test_a_key_that_was_right_here_passes_whoever_guesses_beside_it(
+        self, gateway: TestClient
+    ) -> None:
+        mine = authorization()
+        key_id = mine["Authorization"].split("_")[2]
+        client = self.client(gateway, "192.0.2.1")
+        assert client.get("/v1/jobs", headers=mine).status_code == 200
+
+        for number in range(100):  # at the same address, and elsewhere with the same key's id
+            client.get("/v1/jobs", headers=self.guess())
+            elsewhere = self.client(gateway, f"198.51.100.{number}")
+            elsewhere.get("/v1/jobs", headers=self.guess(key_id))
+
+        assert client.get("/v1/jobs", headers=mine).status_code == 200
+        other = self.client(gateway, "203.0.113.1")
+        assert other.get("/v1/jobs", headers=self.guess(key_id)).status_code == 429
+
+    def test_a_key_that_was_right_and_is_revoked_is_right_no_more(
+        self, gateway: TestClient
+    ) -> None:
+        client, mine = self.client(gateway, "192.0.2.1"), authorization()
+        assert client.get("/v1/jobs", headers=mine).status_code == 200
+        with transaction() as session:
+            keys.revoke(session, mine["Authorization"].split("_")[2])
+
+        answers = [client.get("/v1/jobs", headers=mine).status_code for _ in range(50)]
+
+        assert set(answers) == {401, 429}
+
+    def test_no_key_at_all_is_no_guess(self, gateway: TestClient) -> None:
+        client = self.client(gateway, "192.0.2.1")
+
+        assert {client.get("/v1/jobs").status_code for _ in range(100)} == {401}
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> acting.App:
+    """The gateway's application, with little patience."""
+    chosen = settings().model_copy(
+        update={
+            "upload_patience_seconds": 1.0,
+            "min_upload_bytes_per_second": 10_000,
+            "max_upload_seconds": 3.0,
+        }
+    )
+    monkeypatch.setattr("api.pace.settings", lambda: chosen)
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "SMALL_BODY_SECONDS", 1.0)
+    return acting.App(create_app(), Role.GATEWAY)
+
+
+@pytest.fixture
+def port(app: acting.App) -> Iterator[int]:
+    with served(app) as chosen:
+        yield chosen
+
+
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection((ports.HOST, port), timeout=20) as opened:
+        yield opened
+
+
+def head(method: str, path: str, *fields: str) -> bytes:
+    key = authorization()["Authorization"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: here", f"Authorization: {key}", *fields, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+def problem(answer: bytes) -> tuple[int, dict[str, Any]]:
+    top, _, body = answer.partition(b"\r\n\r\n")
+    return int(top.split()[1]), json.loads(body)
+
+
+class TestSlowSenders:
+    def test_an_upload_that_stops_is_answered_and_cut_off(self, port: int) -> None:
+        with connected(port) as connection:
+            connection.sendall(head("POST", "/v1/jobs", "Content-Length: 100000") + PDF[:50])
+            began = time.monotonic()
+            answer = everything(connection)
+
+        status, said = problem(answer)
+        assert (status, said["code"], said["retryable"]) == (408, "request_too_slow", True)
+        assert b"connection: close" in answer.lower()
+        assert 0.9 < time.monotonic() - began < 3
+
+    def test_an_upload_below_the_rate_is_cut_off_though_it_goes_on(self, port: int) -> None:
+        with connected(port) as connection:
+            connection.sendall(head("POST", "/v1/jobs", "Content-Length: 100000") + PDF[:99])
+            began = time.monotonic()
+            _drip(connection, b"x" * 100, every=0.1)  # a tenth of what is wanted
+            assert problem(everything(connection))[1]["code"] == "request_too_slow"
+
+        assert 0.9 < time.monotonic() - began < 3
+
+    def test_a_fast_beginning_buys_no_long_pause(self, port: int) -> None:
+        with connected(port) as connection:
+            connection.sendall(head("POST", "/v1/jobs", "Content-Length: 2000000"))
+            connection.sendall(PDF.ljust(1_000_000, b"\n"))  # a hundred seconds' worth
+            began = time.monotonic()
+            assert problem(everything(connection))[0] == 408
+
+        assert time.monotonic() - began < 3
+
+    def test_an_upload_at_the_rate_has_the_whole_deadline_and_no_more(self, port: int) -> None:
+        with connected(port) as connection:
+            connection.sendall(head("POST", "/v1/jobs", "Content-Length: 10000000") + PDF[:99])
+            began = time.monotonic()
+            _drip(connection, b"x" * 3000, every=0.1)
+            assert problem(everything(connection))[0] == 408
+
+        assert 2.8 < time.monotonic() - began < 6
+
+    def test_a_multipart_upload_is_no_way_around(self, port: int) -> None:
+        kind = "Content-Type: multipart/form-data; boundary=b"
+        with connected(port) as connection:
+            connection.sendall(head("POST", "/v1/jobs", kind, "Transfer-Encoding: chunked"))
+            connection.sendall(b"5\r\n--b\r\n\r\n")
+            assert problem(everything(connection))[0] == 408
+
+    def test_a_small_body_that_does_not_come_is_cut_off(self, port: int) -> None:
+        path = f"/v1/jobs/job_{uuid4().hex}/retry"
+        kind = "Content-Type: application/json"
+        with connected(port) as connection:
+            connection.sendall(head("POST", path, kind, "Content-Length: 20") + b"{")
+            assert problem(everything(connection))[1]["code"] == "request_too_slow"
+
+    @pytest.mark.parametrize(
+        "begun", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: a\r\n"]
+    )
+    def test_headers_that_do_not_end_hold_no_connection(self, port: int, begun: bytes) -> None:
+        with connected(port) as connection:
+            connection.sendall(begun)
+            began = time.monotonic()
+            assert everything(connection) == b""
+
+        assert time.monotonic() - began < 3
+
+    def test_a_body_that_was_refused_holds_no_connection(self, port: int) -> None:
+        with connected(port) as connection:
+            nobody = b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n"
+            connection.sendall(nobody)
+            _drip(connection, b"x", every=0.1)
+            assert problem(everything(connection))[0] == 401
+
+    def test_a_connection_that_is_used_well_is_kept(self, port: int) -> None:
+        with connected(port) as connection:
+            for _ in range(4):
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+                time.sleep(0.5)  # longer in all than one request may take
+
+    def test_five_hundred_slow_senders_keep_nobody_out(self, port: int) -> None:
+        process = psutil.Process()
+        before = process.memory_info().rss
+        begun = head("POST", "/v1/jobs", "Content-Length: 1000000")
+        with contextlib.ExitStack() as stack:
+            slow = [stack.enter_context(connected(port)) for _ in range(500)]
+            for connection in slow:
+                connection.sendall(begun)
+            with connected(port) as honest:
+                honest.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert honest.recv(65536).startswith(b"HTTP/1.1 200")
+            statuses = [problem(everything(connection))[0] for connection in slow]
+            with connected(port) as honest:
+                honest.sendall(head("POST", "/v1/jobs", f"Content-Length: {len(PDF)}") + PDF)
+                assert honest.recv(65536).startswith(b"HTTP/1.1 202")
+
+        assert set(statuses) == {408, 503}
+        assert process.memory_info().rss - before < 100 * 1024**2
+
+
+def _drip(connection: socket.socket, piece: bytes, *, every: float) -> None:
+    """Send until something is answered."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        with contextlib.suppress(ConnectionError):
+            while not selector.select(every):
+                connection.sendall(piece)
+
+
+class TestNonsense:
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            b"GET\r\n\r\n",
+            "GET /é HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
+            b"GET / HTTP/1.1\r\nHost : a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n",
+        ],
+        ids=["TLS", "no version", "not ASCII", "two lengths", "length and chunks", "NUL"],
+    )
+    def test_what_is_no_http_is_answered_with_a_problem(self, port: int, sent: bytes) -> None:
+        with connected(port) as connection:
+            connection.sendall(sent)
+            status, said = problem(everything(connection))
+
+        assert (status, said["code"], said["status"]) == (400, "malformed_request", 400)
+        assert said["request_id"]
+
+    def test_a_websocket_is_a_request_like_others(self, port: int) -> None:
+        with connected(port) as connection:
+            connection.sendall(
+                b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+class TestAnUnhandledException:
+    @pytest.fixture
+    def crashing(self) -> FastAPI:
+        made = create_app()
+
+        @made.get("/crash")
+        def crash() -> None:
+            raise RuntimeError("select secret from bucket at /home/octavo")
+
+        return made
+
+    def test_it_is_a_problem_with_the_request_id_and_nothing_else(self, crashing: FastAPI) -> None:
+        with TestClient(crashing) as client:
+            answer = client.get("/crash", headers={"X-Request-Id": "mine-1"})
+
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.headers["X-Request-Id"] == answer.json()["request_id"] == "mine-1"
+        assert answer.headers["Cache-Control"] == "no-store"
+        for word in ("secret", "bucket", "RuntimeError", "Traceback", "octavo/"):
+            assert word not in answer.text
+
+    def test_it_is_in_the_log_once_with_the_id(
+        self, crashing: FastAPI, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with TestClient(crashing) as client:
+            client.get("/crash", headers={"X-Request-Id": "mine-2"})
+
+        log = capsys.readouterr().out
+        assert log.count("RuntimeError: select secret") == 1
+        assert "mine-2" in log
+        assert "status=500" in log
+
+
+def test_what_is_remembered_of_guesses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "REMEMBERED", 100)
+    failed = logins.FailedLogins(5)
+
+    def guess(number: int) -> None:
+        secret, name = "A" * 43, f"{number:08d}"
+        key = f"octavo_live_{name}_{secret}{keys._checksum(name, secret)}"  # noqa: SLF001
+        address = f"10.0.{number // 256}.{number % 256}"
+        with contextlib.suppress(logins.Unauthenticated), failed.attempt(address, key):
+            raise logins.Unauthenticated
+        with failed.attempt(None, f"good {number}"):
+            pass
+
+    threads = [
+        threading.Thread(target=lambda start=start: [guess(n) for n in range(start, start + 500)])
+        for start in (0, 500)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    for kept in (failed._addresses._buckets, failed._key_ids._buckets, failed._good):  # noqa: SLF001
+        assert len(kept) == 100
+
+
+def test_an_address_may_try_again_after_a_while() -> None:
+    now = [0.0]
+    failed = logins.FailedLogins(6, clock=lambda: now[0])
+
+    def fail() -> None:
+        with (
+            contextlib.suppress(logins.Unauthenticated),
+            failed.attempt("2001:db8:1:2::1", "nonsense"),
+        ):
+            raise logins.Unauthenticated
+
+    for _ in range(6):
+        fail()
+    with pytest.raises(logins.TooManyFailedLogins) as refused:
+        fail()
+    assert refused.value.retry_after_seconds == 10
+    with pytest.raises(logins.TooManyFailedLogins), failed.attempt("2001:db8:1:2:ffff::9", "other"):
+        pass  # the same customer's
+    with failed.attempt("2001:db8:1:3::1", "other"):
+        pass
+
+    now[0] += 10
+    fail()
+    with pytest.raises(logins.TooManyFailedLogins):
+        fail()

@@ -1,0 +1,122 @@
+"""Every operation of the API: how it is asked rightly, and what it then does.
+
+The tests of authorisation and of the audit log go over the OpenAPI document and look here; one
+that they do not find fails them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from shared import jobs, pages, storage
+from shared.audit import Action
+from shared.db import transaction
+from shared.errors import PageTimeout
+from shared.models import Job
+from shared.status import WorkKind
+from tests import documents
+from tests.factory import claimed, recognition, work_of
+
+PDF = documents.pdf(pages=1)
+
+OPEN = {"/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+"""What needs no key. Nothing of a tenant is there."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request, but for its key."""
+
+    method: str
+    path: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def by(self, client: TestClient, **headers: str) -> Any:
+        """The answer to it."""
+        return client.request(self.method, self.path, headers=headers, **self.options)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the OpenAPI document."""
+
+    prepare: Callable[[TestClient], str]
+    """Makes what it needs, as the tenant of the client; returns the path to ask."""
+    status: int
+    """What the right key is answered."""
+    action: Action | None
+    """What the audit log says of it, if it says anything."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the request holds besides."""
+
+    def ask(self, client: TestClient, method: str) -> Ask:
+        """A request that is right, for the tenant of `client`."""
+        return Ask(method, self.prepare(client), self.options)
+
+
+def submitted(client: TestClient, **options: str) -> str:
+    """The id of a job that waits."""
+    answer = client.post("/v1/jobs", content=PDF, params=options)
+    assert answer.status_code == 202, answer.text
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+def finished(client: TestClient, said: str = "said", **options: str) -> str:
+    """The id of a job that was read: its first page says `said`, its second could not be read."""
+    public = submitted(client, **options)
+    with transaction() as session:
+        job = session.get_one(Job, jobs.parse_id(public))
+        held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+        pages.begin(session, held, 2)
+        rendered = [pages.Rendered(number, f"{number}.jpg", 100, 200) for number in (1, 2)]
+        pages.add(session, held, rendered)
+        good, bad = work_of(session, job, WorkKind.RECOGNISE)
+        pages.succeed(session, claimed(session, good), recognition(said))
+        pages.fail(session, claimed(session, bad), PageTimeout())
+        held = claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0])
+        storage.put(storage.result_key(job.tenant, job.id, held.attempt, "md"), said.encode())
+        jobs.finish(session, held)
+    return public
+
+
+def _of(make: Callable[[TestClient], str], path: str = "") -> Callable[[TestClient], str]:
+    return lambda client: f"/v1/jobs/{make(client)}{path}"
+
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("POST", "/v1/jobs"): Operation(
+        lambda _: "/v1/jobs", 202, Action.JOB_CREATED, {"content": PDF}
+    ),
+    ("GET", "/v1/jobs"): Operation(lambda _: "/v1/jobs", 200, None),
+    ("GET", "/v1/jobs/{job_id}"): Operation(_of(submitted), 200, None),
+    ("DELETE", "/v1/jobs/{job_id}"): Operation(_of(finished), 202, Action.JOB_DELETED),
+    ("POST", "/v1/jobs/{job_id}/cancel"): Operation(
+        _of(submitted, "/cancel"), 202, Action.JOB_CANCELLED
+    ),
+    ("POST", "/v1/jobs/{job_id}/retry"): Operation(
+        _of(finished, "/retry"), 202, Action.JOB_RETRIED, {"json": {"pages": "failed"}}
+    ),
+    ("GET", "/v1/jobs/{job_id}/pages"): Operation(_of(finished, "/pages"), 200, None),
+    ("GET", "/v1/jobs/{job_id}/pages/{page_no}"): Operation(
+        _of(finished, "/pages/1"), 200, Action.PAGE_READ
+    ),
+    ("GET", "/v1/jobs/{job_id}/result"): Operation(
+        _of(finished, "/result"), 200, Action.RESULT_READ
+    ),
+}
+
+
+def documented() -> dict[tuple[str, str], dict[str, Any]]:
+    """The operations of the OpenAPI document, by method and path."""
+    from api.app import create_app
+
+    return {
+        (method.upper(), path): operation
+        for path, item in create_app().openapi()["paths"].items()
+        for method, operation in item.items()
+    }
