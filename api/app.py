@@ -8,11 +8,12 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api import errors
+from api.admission import Admission
 from api.known_callers import KnownCallers
 from api.limits import Limits
 from api.logins import FailedLogins
 from api.middleware import BodyLimit, Correlation
-from api.routes import health, jobs, results, submit
+from api.routes import health, jobs, limits, results, submit
 from shared.config import settings
 from shared.options import SubmitOptions
 
@@ -34,10 +35,11 @@ def create_app() -> FastAPI:
     app.state.limits = Limits()
     app.state.known_callers = KnownCallers()
     app.state.logins = FailedLogins(settings().max_failed_logins)
+    app.state.admission = Admission()
     app.add_middleware(BodyLimit)
     app.add_middleware(Correlation)
     errors.register(app)
-    for module in (submit, jobs, results, health):
+    for module in (submit, jobs, results, limits, health):
         app.include_router(module.router)
     _complete_openapi(app)
     return app

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from api.admission import Admission
 from api.known_callers import KnownCallers
 from shared import keys
 from shared.audit import Actor
 from shared.db import transaction
-from shared.errors import MissingScope, Unauthenticated
+from shared.errors import MissingScope, RateLimited, Unauthenticated
 from shared.keys import Caller
 
 bearer = HTTPBearer(
@@ -47,7 +48,10 @@ async def actor(request: Request) -> Actor:
 
 
 def allowed(scope: str) -> Callable[..., Awaitable[Caller]]:
-    """A dependency that says who calls; raises Unauthenticated, or MissingScope without `scope`."""
+    """A dependency that says who calls.
+
+    Raises Unauthenticated, MissingScope without `scope`, or RateLimited.
+    """
     wanted = Security(bearer, scopes=[scope])  # the scope is for OpenAPI: it is checked below
 
     async def caller(
@@ -56,19 +60,34 @@ def allowed(scope: str) -> Callable[..., Awaitable[Caller]]:
     ) -> Caller:
         if credentials is None:
             raise Unauthenticated
-        key = credentials.credentials
-        known: KnownCallers = request.app.state.known_callers
-        found = known.find(key)
-        if found is None:
-            with request.app.state.logins.attempt(_address(request), key):
-                found = await run_in_threadpool(_authenticate, key)
-            known.keep(key, found)
+        found = await _caller(request, credentials.credentials)
+        await _count(request, found)
         if scope not in found.scopes:
             raise MissingScope(f"This API key lacks the scope {scope}.")
         request.state.caller = found
         return found
 
     return caller
+
+
+async def _caller(request: Request, key: str) -> Caller:
+    known: KnownCallers = request.app.state.known_callers
+    found = known.find(key)
+    if found is None:
+        with request.app.state.logins.attempt(_address(request), key):
+            found = await run_in_threadpool(_authenticate, key)
+        known.keep(key, found)
+    return found
+
+
+async def _count(request: Request, caller: Caller) -> None:
+    """Count a tenant's request; raises RateLimited where it is one too many."""
+    admission: Admission = request.app.state.admission
+    if not admission.knows(caller.tenant):
+        await run_in_threadpool(admission.look, caller.tenant)
+    rate = request.state.rate = admission.request(caller.tenant)
+    if rate.retry_after_seconds is not None:
+        raise RateLimited(retry_after_seconds=rate.retry_after_seconds)
 
 
 def _authenticate(key: str) -> Caller:
@@ -84,3 +103,14 @@ Reader = Annotated[Caller, Depends(allowed("jobs:read"))]
 Submitter = Annotated[Caller, Depends(allowed("jobs:write"))]
 Deleter = Annotated[Caller, Depends(allowed("jobs:delete"))]
 Acting = Annotated[Actor, Depends(actor)]
+Once = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[ -~]+$",
+        description="Your name for this request, such as a random UUID. Sent again with the same "
+        "name, it is answered with the same job; for at least 24 hours.",
+    ),
+]

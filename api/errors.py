@@ -34,6 +34,9 @@ _BY_STATUS: dict[int, type[OctavoError]] = {
     413: RequestTooLarge,
 }
 
+RETRY_AFTER_SECONDS = {429: 10, 503: 5}
+"""Where an error does not say how long to stay away, and these answers always must."""
+
 log = structlog.get_logger()
 
 
@@ -85,8 +88,9 @@ def _headers(error: OctavoError) -> dict[str, str]:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, RequestTooSlow):
         headers["Connection"] = "close"
-    if error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(error.retry_after_seconds)
+    wait = error.retry_after_seconds or RETRY_AFTER_SECONDS.get(error.status)
+    if wait is not None:
+        headers["Retry-After"] = str(wait)
     return headers
 
 

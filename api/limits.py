@@ -1,12 +1,13 @@
-"""What one gateway takes at once: uploads in progress, and clients that wait for a job."""
+"""What one gateway takes at once: uploads in progress, clients that wait, and calls of the store."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shared.config import settings
-from shared.errors import Overloaded
+from shared.errors import DatabaseUnavailable, DependencyUnavailable, Overloaded
 
 RETRY_AFTER_SECONDS = 5
 
@@ -29,9 +30,45 @@ class Places:
             self._free += 1
 
 
-class Limits:
-    """The places of one gateway."""
+class StoreGuard:
+    """Refuses uploads at once while the store is away, but for one now and then that looks.
+
+    Else each would hold its place, and its client, until it has waited for a dead store in vain.
+    Used by one event loop.
+    """
+
+    FAILURES = 3
+    LOOK_SECONDS = 2
 
     def __init__(self) -> None:
+        self._failures = 0  # one after another
+        self._closed_until = 0.0
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Run the block, which uses the store; raises DependencyUnavailable where that is vain."""
+        now = time.monotonic()
+        if self._failures >= self.FAILURES:
+            if now < self._closed_until:
+                message = "The object store does not answer."
+                raise DependencyUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS)
+            self._closed_until = now + self.LOOK_SECONDS
+        try:
+            yield
+        except DatabaseUnavailable:
+            raise
+        except DependencyUnavailable:
+            self._failures += 1
+            self._closed_until = time.monotonic() + self.LOOK_SECONDS
+            raise
+        else:
+            self._failures = 0
+
+
+class Limits:
+    """The places of one gateway, and its guard before the store."""
+
+    def __init__(self) -> None:
+        self.store = StoreGuard()
         self.uploads = Places(settings().max_uploads)
         self.waiters = Places(settings().max_waiters)

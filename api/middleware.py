@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -57,7 +58,7 @@ class Correlation:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(MutableHeaders(scope=message), request_id)
+                _add_headers(MutableHeaders(scope=message), scope["state"])
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -115,7 +116,9 @@ def _request_id(headers: Headers) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid4().hex}"
 
 
-def _add_headers(headers: MutableHeaders, request_id: str) -> None:
-    headers["X-Request-Id"] = request_id
+def _add_headers(headers: MutableHeaders, state: dict[str, Any]) -> None:
+    headers["X-Request-Id"] = state["request_id"]
+    if rate := state.get("rate"):  # there is none before the caller is known
+        headers.update(rate.headers())
     for name, value in _SAFE_HEADERS.items():
         headers.setdefault(name, value)

@@ -22,6 +22,10 @@ from shared.models import NOW, Page, Tombstone, Work
 from shared.models import Job as JobRow
 from shared.status import JobStatus, WorkStatus
 
+AHEAD_A_SECOND = 25
+LONGEST_RETRY_SECONDS = 30
+"""A poller is told to stay away a second for so many jobs and pages ahead, and at most so long."""
+
 
 def job(session: Session, row: JobRow) -> Job:
     """A job with its progress."""
@@ -89,8 +93,10 @@ def receipt(found: JobRow | Tombstone) -> DeletionReceipt:
 
 
 def retry_after_seconds(presented: Job) -> int:
-    """How long a poller does well to wait."""
-    return min(max(1, presented.eta_seconds or 1), 30)
+    """How long a poller does well to wait: longer, the more stands before the job."""
+    place = presented.queue
+    ahead = place.jobs_ahead + place.pages_ahead if place else 0
+    return min(max(1, presented.eta_seconds or ahead // AHEAD_A_SECOND), LONGEST_RETRY_SECONDS)
 
 
 def _counts(session: Session, row: JobRow) -> PageCounts:

@@ -205,6 +205,35 @@ class DeletionReceipt(BaseModel):
     objects: int
 
 
+class Allowance(BaseModel):
+    """How much of something a tenant may have, and has."""
+
+    limit: int
+    used: int
+
+
+class Limits(BaseModel):
+    """A tenant's limits."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "open_jobs": {"limit": 10000, "used": 3},
+                    "open_pages": {"limit": 200000, "used": 212},
+                    "stored_bytes": {"limit": 107374182400, "used": 1843200},
+                    "requests_per_second": 500,
+                }
+            ]
+        }
+    )
+
+    open_jobs: Allowance
+    open_pages: Allowance
+    stored_bytes: Allowance
+    requests_per_second: float = Field(description="At each gateway.")
+
+
 class Health(BaseModel):
     """Whether a process can do its work."""
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from api.uploads import Upload
-from shared import audit, jobs, pages, sealing
+from shared import audit, jobs, pages, sealing, storage
 from shared.audit import Action, Actor
 from shared.config import settings
-from shared.errors import InvalidOptions, JobNotFinished, NothingToRetry, ResultExpired
+from shared.errors import (
+    DatabaseUnavailable,
+    DependencyUnavailable,
+    InvalidOptions,
+    JobNotFinished,
+    NothingToRetry,
+    OctavoError,
+    ResultExpired,
+)
 from shared.keys import Caller
 from shared.models import Job
 from shared.options import JobOptions, SubmitOptions
@@ -23,6 +33,22 @@ NAME_CHARACTERS = 255
 def check(options: SubmitOptions) -> None:
     """Raise InvalidOptions for what this deployment does not offer, before a byte is taken."""
     _engine(options)
+
+
+@contextmanager
+def or_nothing(tenant: UUID, job_id: UUID) -> Iterator[None]:
+    """Take the document of a new job out of the store where the block, its transaction, fails.
+
+    Where nobody can say whether that was committed, the document stays: the row may be there.
+    """
+    try:
+        yield
+    except DatabaseUnavailable:
+        raise
+    except OctavoError:
+        with suppress(DependencyUnavailable):
+            storage.delete_prefix(storage.job_prefix(tenant, job_id))
+        raise
 
 
 def submit(

@@ -28,8 +28,8 @@ class Upload:
     sha256: str
 
 
-async def receive(chunks: AsyncIterator[bytes], key: str) -> Upload:
-    """Store the document that comes in `chunks` under `key`.
+async def receive(chunks: AsyncIterator[bytes], key: str | None) -> Upload:
+    """Store the document that comes in `chunks` under `key`; with None it is only looked at.
 
     Raises UploadTooLarge, EmptyUpload or UnsupportedFormat, and then nothing is stored.
     """
@@ -43,11 +43,24 @@ async def receive(chunks: AsyncIterator[bytes], key: str) -> Upload:
         raise
 
 
+class _Nowhere:
+    """Where a document goes that is in the store already."""
+
+    def part(self, body: bytes) -> None:
+        pass
+
+    def close(self, rest: bytes, media_type: str) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
 class _Incoming:
     """What has come so far."""
 
-    def __init__(self, key: str) -> None:
-        self._writer = storage.Writer(key)
+    def __init__(self, key: str | None) -> None:
+        self._writer = _Nowhere() if key is None else storage.Writer(key)
         self._part: list[bytes] = []
         self._part_bytes = 0
         self._hash = hashlib.sha256()

@@ -21,6 +21,7 @@ from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar, Unpack
+from uuid import uuid4
 
 import httpx
 
@@ -56,7 +57,8 @@ class Octavo:
     """One server, as one tenant sees it. Safe to use from many threads; close it in the end.
 
     A request that does not come through is repeated for a few seconds, a watch for ten minutes;
-    but never one that might be carried out twice. `jobs`, `pages` and `watch` ask as they go on.
+    but never one that might be carried out twice: what makes a job has a key of its own, by which
+    the server knows it again. `jobs`, `pages` and `watch` ask as they go on.
     Every method that asks raises ApiError or ConnectionFailed, and ValueError for what cannot be
     a job's id.
     """
@@ -97,18 +99,21 @@ class Octavo:
         *,
         name: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
+        idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Job:
         """The new job that reads `document`, a path or a file open for bytes.
 
         A file is read from where it stands, piece by piece, and stays open. `name` is what the job
         calls it, its own name where not given; `on_bytes` hears how many bytes were taken so far.
-        After ConnectionFailed the job may exist all the same: only what surely did not arrive is
-        sent again.
+        After ConnectionFailed the job may exist all the same. Who wants to try again later gives
+        an `idempotency_key`, up to 255 printable characters: the same document under the same key
+        comes to the same job, for a day.
         """
         with _opened(document) as file:
             upload = Upload(file, name=name or _name_of(file), options=options, on_bytes=on_bytes)
-            return parsed(self._transport.upload("/v1/jobs", upload), Job)
+            key = idempotency_key or _new_key()
+            return parsed(self._transport.upload("/v1/jobs", upload, key=key), Job)
 
     def job(self, job_id: str) -> Job:
         """How the job stands."""
@@ -178,7 +183,8 @@ class Octavo:
         Pages that were read well are taken from the old job. Raises ApiError `nothing_to_retry`.
         """
         wish = {"pages": pages} if password is None else {"pages": pages, "password": password}
-        return parsed(self._transport.post(_path(job_id, "retry"), json=wish), Job)
+        path = _path(job_id, "retry")
+        return parsed(self._transport.post(path, json=wish, key=_new_key()), Job)
 
     def delete(self, job_id: str) -> DeletionReceipt:
         """What became of the job's document, pages and result: they go for good."""
@@ -237,6 +243,11 @@ def _opened(document: str | os.PathLike[str] | BinaryIO) -> AbstractContextManag
     if isinstance(document, str | os.PathLike):
         return Path(document).open("rb")
     return nullcontext(document)
+
+
+def _new_key() -> str:
+    """A name for a request that no other has."""
+    return str(uuid4())
 
 
 def _name_of(file: BinaryIO) -> str:

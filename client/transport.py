@@ -2,7 +2,8 @@
 
 Answers that are no success become the errors of `client.errors`. A GET may always be repeated.
 What changes something is repeated only where it cannot have happened: no connection was made, or
-the server said that it is too busy.
+the server said that it is too busy. What makes a job goes under a key (Idempotency-Key), by which the
+server knows a request that it has seen: that may be repeated as well.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from client.upload import Upload
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 15.0
 
@@ -37,6 +40,8 @@ LONGEST_PAUSE_SECONDS = 15.0
 KEEP_ALIVE_SECONDS = 2.0
 
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+# An earlier request under the same key, whose answer did not reach us, is still being carried out.
+_UNDER_WAY = "idempotency_in_flight"
 # What a proxy says while the gateway behind it starts anew; the request may have been carried out.
 _GONE = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT})
 
@@ -110,30 +115,43 @@ class Transport:
 
         return _repeated(send, may_repeat=True, patience=patience)
 
-    def post(self, path: str, *, json: Mapping[str, str] | None = None) -> httpx.Response:
-        """The answer, 2xx; raises ApiError or ConnectionFailed."""
+    def post(
+        self, path: str, *, json: Mapping[str, str] | None = None, key: str | None = None
+    ) -> httpx.Response:
+        """The answer, 2xx; raises ApiError or ConnectionFailed. With a `key` done once at most."""
+        headers = {} if key is None else {IDEMPOTENCY_KEY: key}
         return self._change(
-            lambda: self._client.post(path, json=json, timeout=self._timeout()),
+            lambda: self._client.post(path, json=json, headers=headers, timeout=self._timeout()),
+            may_repeat=key is not None,
         )
 
     def delete(self, path: str) -> httpx.Response:
         """The answer, 2xx; raises ApiError or ConnectionFailed."""
         return self._change(lambda: self._client.delete(path, timeout=self._timeout()))
 
-    def upload(self, path: str, upload: Upload) -> httpx.Response:
-        """The answer to `upload`, 2xx; raises ApiError, ConnectionFailed, or what reading raises."""
+    def upload(self, path: str, upload: Upload, *, key: str) -> httpx.Response:
+        """The answer to `upload`, 2xx; raises ApiError, ConnectionFailed, or what reading raises.
+
+        However often it is sent under one `key`, it is done once at most.
+        """
 
         def send() -> httpx.Response:
+            headers = upload.headers() | {IDEMPOTENCY_KEY: key}
             return self._client.post(
-                path, content=upload.body(), headers=upload.headers(), timeout=self._timeout()
+                path, content=upload.body(), headers=headers, timeout=self._timeout()
             )
 
-        return self._change(send, patience=ASKING if upload.can_repeat else _AT_ONCE)
+        patience = ASKING if upload.can_repeat else _AT_ONCE
+        return self._change(send, may_repeat=True, patience=patience)
 
     def _change(
-        self, send: Callable[[], httpx.Response], *, patience: Patience = ASKING
+        self,
+        send: Callable[[], httpx.Response],
+        *,
+        may_repeat: bool = False,
+        patience: Patience = ASKING,
     ) -> httpx.Response:
-        return _repeated(send, may_repeat=False, patience=patience)
+        return _repeated(send, may_repeat=may_repeat, patience=patience)
 
     def _timeout(self, *, read_seconds: float | None = None) -> httpx.Timeout:
         # No limit on waiting for a connection of our own pool: that is no fault of the server's.
@@ -220,11 +238,13 @@ def _attempt(send: Callable[[], httpx.Response]) -> httpx.Response | _Failure:
         )
     if answer.is_success or answer.status_code == HTTPStatus.NOT_MODIFIED:
         return answer
+    refusal = _refusal(answer)
+    is_busy = answer.status_code in _BUSY or refusal.code == _UNDER_WAY
     return _Failure(
-        _refusal(answer),
-        had_no_effect=answer.status_code in _BUSY,
-        may_pass=answer.status_code in _BUSY | _GONE,
-        is_busy=answer.status_code in _BUSY,
+        refusal,
+        had_no_effect=is_busy,
+        may_pass=is_busy or answer.status_code in _GONE,
+        is_busy=is_busy,
         asked_seconds=retry_after_seconds(answer) or 0,
     )
 

@@ -17,6 +17,7 @@ from shared.roles import Role
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]  # a second
 
 
 class Settings(BaseSettings):
@@ -52,9 +53,21 @@ class Settings(BaseSettings):
     max_upload_seconds: Seconds = 3600
     min_upload_bytes_per_second: Count = 8 * 1024
     upload_patience_seconds: Seconds = 20  # a sender may be behind by at most
+    max_tenant_uploads: Count = 16  # of one tenant
     max_waiters: Count = 500
     max_wait_seconds: Seconds = 60
     max_failed_logins: Count = 20  # a minute, of one address or one key id
+
+    # What a tenant may have, unless its row says otherwise (`octavo tenants limit`)
+    max_open_jobs: Count = 10_000
+    max_open_pages: Count = 200_000  # of jobs that have not ended
+    max_stored_bytes: Count = 100 * 1024**3
+    max_requests_per_second: Rate = 500  # at each gateway
+
+    # When the platform takes no more, and what a request's key is worth
+    max_queue_seconds: Seconds = 6 * 3600  # estimated wait; well within job_hours
+    idempotency_hours: Seconds = 24
+    idempotency_lease_seconds: Seconds = 30  # a request under way that died blocks its key so long
 
     # The queue of record
     lease_seconds: Seconds = 30

@@ -6,6 +6,7 @@ same request may succeed later (`retryable`), whose matter it is (`category`) an
 
     OctavoError
     ├── of a request:   MalformedRequest, InvalidOptions, Unauthenticated, MissingScope, NotFound ...
+    ├── of a tenant:    RateLimited, TooManyInFlight, QuotaExceeded
     ├── of a document:  DocumentInvalid, DocumentEncrypted, DocumentTooExpensive, TooManyPages ...
     ├── of a page:      PageTimeout, PageCrashedEngine, PageTooLong
     └── of a part:      DependencyUnavailable, EngineUnavailable, Overloaded, InternalError
@@ -140,6 +141,47 @@ class UnsupportedFormat(OctavoError):
 
     code = "unsupported_format"
     status = 415
+
+
+class IdempotencyInFlight(OctavoError):
+    """A request with this Idempotency-Key is still under way."""
+
+    code = "idempotency_in_flight"
+    status = 409
+    retryable = True
+
+
+class IdempotencyMismatch(OctavoError):
+    """The Idempotency-Key belongs to an earlier request that asked for something else."""
+
+    code = "idempotency_mismatch"
+    status = 422
+
+
+class RateLimited(OctavoError):
+    """The tenant sends more requests a second than it may."""
+
+    code = "rate_limited"
+    status = 429
+    retryable = True
+    category = "capacity"
+
+
+class TooManyInFlight(OctavoError):
+    """The tenant has as many jobs, pages or uploads under way as it may."""
+
+    code = "too_many_in_flight"
+    status = 429
+    retryable = True
+    category = "capacity"
+
+
+class QuotaExceeded(OctavoError):
+    """The tenant has as many bytes stored as it may; delete jobs, or let them expire."""
+
+    code = "quota_exceeded"
+    status = 429
+    retryable = True
 
 
 class JobFinished(OctavoError):

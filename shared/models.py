@@ -63,7 +63,50 @@ class Tenant(Model):
     name: Mapped[str] = mapped_column(unique=True)
     weight: Mapped[float] = mapped_column(Float, server_default="1")  # of its share of the workers
     max_busy: Mapped[int] = mapped_column(server_default="10000")  # work sent or running at once
+    # Its quota; where None, what the settings say (shared/quotas.py).
+    max_open_jobs: Mapped[int | None]
+    max_open_pages: Mapped[int | None]
+    max_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_requests_per_second: Mapped[float | None] = mapped_column(Float)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Footprint(Model):
+    """What a tenant has the platform hold. A trigger on `jobs` counts, at the end of each transaction.
+
+    So it is right whatever changes a job, and its row, which all of a tenant's jobs share, is
+    locked last and for no longer than a commit takes.
+    """
+
+    __tablename__ = "footprints"
+
+    tenant: Mapped[UUID] = mapped_column(
+        ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True
+    )
+    jobs: Mapped[int]  # that have not ended
+    pages: Mapped[int] = mapped_column(BigInteger)  # of these jobs; 1 where not opened yet
+    bytes: Mapped[int] = mapped_column(BigInteger)  # of documents in the store
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": 50}},)
+
+
+class IdempotencyKey(Model):
+    """A client's name for one request: under way while `job_id` is None, then answered."""
+
+    __tablename__ = "idempotency_keys"
+
+    tenant: Mapped[UUID] = mapped_column(
+        ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True
+    )
+    route: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[UUID]  # the request that may answer it
+    held_until: Mapped[datetime]  # after that another request may take it over
+    fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary)  # of what was asked
+    job_id: Mapped[UUID | None]  # what came of it; may have been deleted since
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index("idempotency_keys_to_forget", "expires_at"),)
 
 
 class ApiKey(Model):
@@ -166,6 +209,7 @@ class Work(Model):
     failures: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     sends: Mapped[int] = mapped_column(server_default="0")
     due_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    turn_at: Mapped[datetime] = mapped_column(server_default=NOW)  # its place in its tenant's queue
     sent_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
     worker: Mapped[str | None]
@@ -176,12 +220,13 @@ class Work(Model):
         ForeignKeyConstraint(["tenant", "job_id"], ["jobs.tenant", "jobs.id"], ondelete="CASCADE"),
         UniqueConstraint("job_id", "kind", "page_no"),
         Index(
-            "work_due",
+            "work_turns",
             "queue",
             "priority",
             "tenant",
-            "due_at",
+            "turn_at",
             "id",
+            postgresql_include=["due_at"],
             postgresql_where="status = 'queued' AND sent_at IS NULL",
         ),
         Index(

@@ -77,10 +77,11 @@ def begin(session: Session, held: Claim, source_pages: int) -> Job | None:
     return job
 
 
-def add(session: Session, held: Claim, rendered: Sequence[Rendered]) -> bool:
+def add(session: Session, held: Claim, rendered: Sequence[Rendered], *, behind: int = 0) -> bool:
     """Insert pages with the work to recognise them; False where the claim of prepare is lost.
 
-    Pages that are there already, from an earlier attempt, stay as they are.
+    `behind` is how many unread pages of the job are there before these. Pages that are there
+    already, from an earlier attempt, stay as they are.
     """
     job = jobs.start(session, held)
     if job is None:
@@ -90,7 +91,7 @@ def add(session: Session, held: Claim, rendered: Sequence[Rendered]) -> bool:
     for page in failed:
         work.add_ended(session, job, page.page_no, WorkStatus.FAILED, page.error)
     good = [page.page_no for page in rendered if page.error is None and page.page_no in fresh]
-    work.add(session, job, WorkKind.RECOGNISE, good)
+    work.add(session, job, WorkKind.RECOGNISE, good, behind=behind)
     if failed:
         _count_failed(session, job, len(failed))
     return True

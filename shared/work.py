@@ -8,6 +8,11 @@ holds an old one matches no row. Times are Postgres's own, so that clocks need n
 
 Order of locks, always: the job's row first (`jobs.lock`), then rows of work by id. `release`,
 `retry_later`, `renew`, `rescue` and `resend` touch no job row.
+
+Who is next: the lanes share each window, in a lane the tenant with the smallest share of busy work,
+of a tenant's work the earliest `turn_at`. That is when work came due; and a page's is later by
+`GIVES_WAY_SECONDS` for each unread page of its own job before it, so that a long job lets a short
+one of its tenant pass, yet not for ever.
 """
 
 from __future__ import annotations
@@ -27,8 +32,8 @@ from shared.errors import OctavoError
 from shared.models import Job, Work
 from shared.status import Lane, WorkKind, WorkStatus
 
-INSERT_ROWS = 500
-"""Rows of work inserted by one statement."""
+GIVES_WAY_SECONDS = 10
+"""More than a page takes to be read, or a long job's next pages would come before a new job's."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +55,40 @@ def recognise_queue(engine: str) -> str:
     return f"{WorkKind.RECOGNISE}.{engine}"
 
 
-def add(session: Session, job: Job, kind: WorkKind, page_nos: Sequence[int] = (0,)) -> None:
-    """Make work for a job, due at once; what is there already stays as it is."""
-    queue = recognise_queue(job.engine) if kind is WorkKind.RECOGNISE else kind
-    shared = {"tenant": job.tenant, "job_id": job.id, "kind": kind, "queue": queue}
-    for start in range(0, len(page_nos), INSERT_ROWS):
-        rows = [
-            {**shared, "priority": job.priority, "page_no": page_no}
-            for page_no in page_nos[start : start + INSERT_ROWS]
-        ]
-        # Rows apart from the statement, which is then compiled once and not each time.
-        session.execute(insert(Work).on_conflict_do_nothing(), rows)
+_ADD = text(
+    """
+    INSERT INTO work (tenant, job_id, kind, queue, priority, page_no, turn_at)
+    SELECT :tenant, :job_id, :kind, :queue, :priority, page_no,
+      now() + make_interval(secs => :gives_way * (:behind + place - 1))
+    FROM unnest(CAST(:page_nos AS int[])) WITH ORDINALITY AS pages (page_no, place)
+    ON CONFLICT DO NOTHING
+    """
+)
+
+
+def add(
+    session: Session,
+    job: Job,
+    kind: WorkKind,
+    page_nos: Sequence[int] = (0,),
+    *,
+    behind: int = 0,
+) -> None:
+    """Make work for a job, due at once; what is there already stays as it is.
+
+    `behind` is how many unread pages of the job are there before these.
+    """
+    values = {
+        "tenant": job.tenant,
+        "job_id": job.id,
+        "kind": kind,
+        "queue": recognise_queue(job.engine) if kind is WorkKind.RECOGNISE else kind,
+        "priority": job.priority,
+        "page_nos": list(page_nos),
+        "gives_way": GIVES_WAY_SECONDS,
+        "behind": behind,
+    }
+    session.execute(_ADD, values)
 
 
 def add_ended(
@@ -152,7 +180,8 @@ def end(
 _RELEASE = text(
     """
     UPDATE work SET status = 'queued', sent_at = NULL, lease_until = NULL,
-      failures = failures + :failures, due_at = now() + make_interval(secs => :delay)
+      failures = failures + :failures, due_at = now() + make_interval(secs => :delay),
+      turn_at = greatest(turn_at, now() + make_interval(secs => :delay))
     WHERE id = :id AND attempt = :attempt AND status = 'running'
     """
 )
@@ -171,6 +200,8 @@ def retry_later(session: Session, held: Claim) -> bool:
 _PICK = text(
     # A loose index scan finds the tenants that have due work without reading all of it; the one
     # with the smallest share of busy work is served first, and each further row raises its share.
+    # Of each tenant a few rows are read, twice its part of what is wanted. Where a tenant has more,
+    # nothing behind the first row that was not read is picked: another round reads further.
     """
     WITH RECURSIVE waiting(tenant) AS (
       (SELECT tenant FROM work WHERE queue = :queue AND priority = :lane
@@ -183,30 +214,44 @@ _PICK = text(
     busy AS (
       SELECT tenant, count(*) AS n FROM work WHERE queue = :queue
         AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL)) GROUP BY tenant),
-    turns AS (
-      SELECT due.id, (coalesce(busy.n, 0) + row_number() OVER (
-               PARTITION BY waiting.tenant ORDER BY due.due_at, due.id)) / tenants.weight AS turn
+    shares AS (
+      SELECT waiting.tenant, tenants.weight, coalesce(busy.n, 0) AS busy,
+        greatest(0, least(:n, tenants.max_busy - coalesce(busy.n, 0))) AS most,
+        2 + 2 * :n / (count(*) OVER ())::int AS read
       FROM waiting JOIN tenants ON tenants.id = waiting.tenant
-      LEFT JOIN busy ON busy.tenant = waiting.tenant
-      CROSS JOIN LATERAL (
-        SELECT id, due_at FROM work w WHERE w.queue = :queue AND w.priority = :lane
-          AND w.tenant = waiting.tenant AND w.status = 'queued' AND w.sent_at IS NULL
-          AND w.due_at <= now() ORDER BY w.due_at, w.id
-        LIMIT greatest(0, least(:n, tenants.max_busy - coalesce(busy.n, 0)))) due),
-    chosen AS (SELECT id FROM turns ORDER BY turn, id LIMIT :n),
+      LEFT JOIN busy ON busy.tenant = waiting.tenant),
+    turns AS (
+      SELECT due.id, (busy + due.number) / weight AS turn,
+        CASE WHEN due.number = read AND read < most THEN (busy + read + 1) / weight END AS unread
+      FROM shares CROSS JOIN LATERAL (
+        SELECT id, row_number() OVER () AS number FROM (
+          SELECT id FROM work w WHERE w.queue = :queue AND w.priority = :lane
+            AND w.tenant = shares.tenant AND w.status = 'queued' AND w.sent_at IS NULL
+            AND w.due_at <= now() ORDER BY w.turn_at, w.id
+          LIMIT least(most, read)) first) due),
+    chosen AS (
+      SELECT id FROM turns WHERE turn <= coalesce((SELECT min(unread) FROM turns), 'infinity')
+      ORDER BY turn, id LIMIT :n),
     picked AS (
       SELECT w.id FROM work w JOIN chosen ON chosen.id = w.id
       ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED)
     UPDATE work w SET sent_at = now(), sends = sends + 1 FROM picked
-    WHERE w.id = picked.id AND w.status = 'queued' AND w.sent_at IS NULL RETURNING w.id
+    WHERE w.id = picked.id AND w.status = 'queued' AND w.sent_at IS NULL
+    RETURNING w.id, (SELECT count(unread) > 0 FROM turns) AS has_more
     """
 )
 
 
 def pick(session: Session, queue: str, lane: Lane, most: int) -> list[int]:
     """Mark at most `most` due units as sent, fair across tenants; their ids."""
-    rows = session.execute(_PICK, {"queue": queue, "lane": lane, "n": most}).scalars()
-    return list(rows)
+    picked: list[int] = []
+    while len(picked) < most:
+        values = {"queue": queue, "lane": lane, "n": most - len(picked)}
+        rows = session.execute(_PICK, values).all()
+        picked += [row.id for row in rows]
+        if not rows or not rows[0].has_more:
+            break
+    return picked
 
 
 _UNSEND = text(
@@ -235,10 +280,13 @@ def busy(session: Session, queue: str) -> Counter[Lane]:
 
 
 _DUE = text(
+    # The order is the index's. Without it, or with EXISTS, the planner reads the whole table where
+    # much is due: it expects to meet a fitting row soon, and looks for it once for each pair.
     """
-    SELECT queue, lane FROM unnest(:queues) AS q(queue), unnest(:lanes) AS l(lane)
-    WHERE EXISTS (SELECT FROM work WHERE work.queue = q.queue AND priority = lane
-                    AND status = 'queued' AND sent_at IS NULL AND due_at <= now())
+    SELECT queue, lane FROM unnest(:queues) AS q(queue), unnest(:lanes) AS l(lane),
+      LATERAL (SELECT FROM work WHERE work.queue = q.queue AND priority = lane
+                 AND status = 'queued' AND sent_at IS NULL AND due_at <= now()
+               ORDER BY tenant, turn_at, id LIMIT 1) AS first
     """
 ).bindparams(
     bindparam("queues", type_=ARRAY(Work.queue.type)),
@@ -259,7 +307,9 @@ _RESCUE = text(
         AND failures + 1 < :max_failures ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
     UPDATE work w SET status = 'queued', sent_at = NULL, lease_until = NULL,
       failures = failures + 1,
-      due_at = now() + make_interval(secs => least(power(2, failures) - 1, 60))
+      due_at = now() + make_interval(secs => least(power(2, failures) - 1, 60)),
+      turn_at = greatest(
+        turn_at, now() + make_interval(secs => least(power(2, failures) - 1, 60)))
     FROM overdue WHERE w.id = overdue.id RETURNING w.id
     """
 )

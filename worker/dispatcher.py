@@ -59,27 +59,31 @@ class Dispatcher:
         while not stop.is_set():
             if self._slots_are_old():
                 still_sole()
-                self._read_slots()
+                self.read_slots()
             # Also after a round that sent: a few messages at a time cost as much as many.
             pause = settings().dispatch_seconds if self.round() else min(2 * pause, longest)
             stop.wait(pause)
 
     def round(self) -> int:
         """Send what is due and fits into the windows; how much."""
+        marked = self.mark()
+        if marked:
+            _publish(marked)
+        return len(marked)
+
+    def mark(self) -> list[tuple[str, int]]:
+        """Mark as sent what is due and fits into the windows: queues and ids, to be published."""
         if not self._slots:
-            return 0
+            return []
         with transaction() as session:
             due = work.due(session, list(self._slots))
-            picked = [
+            return [
                 (queue, work_id)
                 for queue in sorted({queue for queue, _ in due})
                 for work_id in self._fill(
                     session, queue, {lane for name, lane in due if name == queue}
                 )
             ]
-        if picked:
-            _publish(picked)
-        return len(picked)
 
     def _fill(self, session: Session, queue: str, lanes: set[Lane]) -> list[int]:
         window = math.ceil(self._slots[queue] * WINDOW)
@@ -91,7 +95,8 @@ class Dispatcher:
     def _slots_are_old(self) -> bool:
         return time.monotonic() - self._slots_read_at > SLOTS_READ_EVERY_SECONDS
 
-    def _read_slots(self) -> None:
+    def read_slots(self) -> None:
+        """Look how much the live workers can hold; `run` does twice a second."""
         with transaction() as session:
             live = workers.live_slots(session)
         self._slots = {queue: live[queue] for queue in live if queue in self._queues}

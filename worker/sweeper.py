@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
-from shared import failure, jobs, storage, work, workers
+from shared import failure, idempotency, jobs, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, DependencyUnavailable
@@ -44,7 +44,7 @@ class Sweeper:
         steps: list[Callable[[], int]] = [resend, end_overdue, expire, purge, check_tombstones]
         if time.monotonic() >= self._rescue_from:
             steps = [rescue, end_exhausted, *steps]
-        return sum(self._guarded(step) for step in [*steps, forget_workers])
+        return sum(self._guarded(step) for step in [*steps, forget_keys, forget_workers])
 
     def _guarded(self, step: Callable[[], int]) -> int:
         try:
@@ -147,6 +147,12 @@ def check_tombstones() -> int:
         with transaction() as session:
             jobs.checked(session, tombstone, objects=objects)
     return len(tombstones)
+
+
+def forget_keys() -> int:
+    """Take away keys of requests that were kept for long enough."""
+    with transaction() as session:
+        return idempotency.forget(session)
 
 
 def forget_workers() -> int:

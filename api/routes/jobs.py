@@ -13,16 +13,19 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import TypeAdapter, ValidationError
 
-from api import cursor, present, submit
-from api.deps import Acting, Deleter, Reader, Submitter, Transaction
+from api import cursor, once, present, submit
+from api.admission import Admission
+from api.deps import Acting, Deleter, Once, Reader, Submitter, Transaction
 from api.errors import documented
 from api.schemas import JOB_ID, DeletionReceipt, Job, JobList, RetryRequest
-from shared import audit, jobs, storage
-from shared.audit import Action
+from shared import audit, idempotency, jobs, storage
+from shared.audit import Action, Actor
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import (
     DependencyUnavailable,
+    IdempotencyInFlight,
+    IdempotencyMismatch,
     InvalidOptions,
     InvalidPageRange,
     JobDeleted,
@@ -33,12 +36,17 @@ from shared.errors import (
     NotFound,
     NothingToRetry,
     Overloaded,
+    QuotaExceeded,
+    RateLimited,
     RequestTooLarge,
     RequestTooSlow,
     ResultExpired,
     TooManyFailedLogins,
+    TooManyInFlight,
     Unauthenticated,
 )
+from shared.idempotency import Answered, Mark
+from shared.keys import Caller
 from shared.models import Tombstone
 from shared.options import Metadata
 from shared.status import JobStatus
@@ -53,6 +61,7 @@ ALWAYS = (
     TooManyFailedLogins,
     MissingScope,
     InvalidOptions,
+    RateLimited,
     DependencyUnavailable,
 )
 Progress = tuple[object, ...]
@@ -156,43 +165,52 @@ def cancel_job(
     "/v1/jobs/{job_id}/retry",
     status_code=202,
     summary="Read pages again",
-    responses=documented(
-        *ALWAYS,
-        MalformedRequest,
-        RequestTooLarge,
-        RequestTooSlow,
-        NotFound,
-        JobNotFinished,
-        NothingToRetry,
-        InvalidPageRange,
-        JobDeleted,
-        ResultExpired,
-    ),
+    responses={
+        202: {"headers": once.REPLAYED_HEADER},
+        **documented(
+            *ALWAYS,
+            MalformedRequest,
+            RequestTooLarge,
+            RequestTooSlow,
+            NotFound,
+            JobNotFinished,
+            NothingToRetry,
+            InvalidPageRange,
+            IdempotencyInFlight,
+            IdempotencyMismatch,
+            JobDeleted,
+            ResultExpired,
+            TooManyInFlight,
+            QuotaExceeded,
+            Overloaded,
+        ),
+    },
 )
 def retry_job(
+    request: Request,
     response: Response,
     job_id: JobId,
     caller: Submitter,
     actor: Acting,
     asked: RetryRequest,
+    idempotency_key: Once = None,
 ) -> Job:
     """Make a new job that reads the failed pages again and keeps the good ones.
 
     The old job stays as it is. An encrypted document needs its password again: it was forgotten
     when the old job ended.
     """
-    old, new = jobs.parse_id(job_id), uuid4()
-    _copy_source(caller.tenant, old, new)
-    with transaction(caller.tenant) as session:
-        row = submit.retry(
-            session,
-            jobs.lock(session, jobs.get(session, caller.tenant, old).id),
-            job_id=new,
-            chosen=asked.pages,
-            password=asked.password,
-            actor=actor,
-        )
-        job = present.job(session, row)
+    old, admission = jobs.parse_id(job_id), request.app.state.admission
+    fingerprint = once.fingerprint(old.hex, asked.pages, asked.password)
+    begun = once.begin(admission, caller.tenant, "retry", idempotency_key)
+    if isinstance(begun, Answered):
+        with transaction(caller.tenant) as session:
+            row = once.replayed(session, caller.tenant, begun, fingerprint)
+            job = present.job(session, row)
+        response.headers[once.REPLAYED] = "true"
+    else:
+        retry = partial(_retry, admission, caller, actor, old, asked, begun)
+        job = retry(fingerprint=fingerprint)
     response.headers["Location"] = job.links.self_
     return job
 
@@ -219,6 +237,38 @@ def delete_job(
         audit.record(session, caller.tenant, actor, Action.JOB_DELETED, thing)
     response.status_code = 200 if isinstance(found, Tombstone) else 202
     return present.receipt(found)
+
+
+def _retry(
+    admission: Admission,
+    caller: Caller,
+    actor: Actor,
+    old: UUID,
+    asked: RetryRequest,
+    mark: Mark | None,
+    *,
+    fingerprint: bytes,
+) -> Job:
+    new = uuid4()
+    try:
+        _copy_source(caller.tenant, old, new)
+        with submit.or_nothing(caller.tenant, new), transaction(caller.tenant) as session:
+            row = submit.retry(
+                session,
+                jobs.lock(session, jobs.get(session, caller.tenant, old).id),
+                job_id=new,
+                chosen=asked.pages,
+                password=asked.password,
+                actor=actor,
+            )
+            job = present.job(session, row)
+            if mark is not None:
+                idempotency.answer(session, mark, job_id=new, fingerprint=fingerprint)
+            admission.settle(session, caller.tenant)
+            return job
+    except BaseException:
+        once.give_up(mark)
+        raise
 
 
 async def _wait(

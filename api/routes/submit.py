@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID, uuid4
@@ -10,33 +11,44 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
-from api import pace, present, submit, uploads
-from api.deps import Acting, Submitter
+from api import once, pace, present, submit, uploads
+from api.admission import Admission
+from api.deps import Acting, Once, Submitter
 from api.errors import documented
 from api.multipart import FIELD_BYTES, Multipart, Part
 from api.schemas import Job
 from api.uploads import Upload
-from shared import storage
+from shared import idempotency, storage
 from shared.audit import Actor
 from shared.db import transaction
 from shared.errors import (
     DependencyUnavailable,
     EmptyUpload,
+    IdempotencyInFlight,
+    IdempotencyMismatch,
     InvalidOptions,
+    JobDeleted,
     MalformedRequest,
     MissingScope,
     Overloaded,
+    QuotaExceeded,
+    RateLimited,
     RequestTooSlow,
     TooManyFailedLogins,
+    TooManyInFlight,
     Unauthenticated,
     UnsupportedFormat,
     UploadTooLarge,
 )
+from shared.idempotency import Answered, Mark
 from shared.keys import Caller
 from shared.media import MediaType
 from shared.options import SubmitOptions
 
 PASSWORD_HEADER = "Octavo-Document-Password"  # noqa: S105 - a header's name
+
+ROUTE = "submit"
+"""What an Idempotency-Key is a key of."""
 
 router = APIRouter(tags=["jobs"])
 
@@ -93,7 +105,7 @@ _PARAMETERS: list[dict[str, Any]] = [
     response_model=Job,
     summary="Submit a document",
     responses={
-        202: {"headers": {"Location": {"schema": {"type": "string"}}}},
+        202: {"headers": {"Location": {"schema": {"type": "string"}}, **once.REPLAYED_HEADER}},
         **documented(
             MalformedRequest,
             Unauthenticated,
@@ -104,31 +116,53 @@ _PARAMETERS: list[dict[str, Any]] = [
             UnsupportedFormat,
             EmptyUpload,
             InvalidOptions,
+            IdempotencyInFlight,
+            IdempotencyMismatch,
+            JobDeleted,
+            RateLimited,
+            TooManyInFlight,
+            QuotaExceeded,
             Overloaded,
             DependencyUnavailable,
         ),
     },
     openapi_extra={"requestBody": _REQUEST_BODY, "parameters": _PARAMETERS},
 )
-async def submit_document(request: Request, caller: Submitter, actor: Acting) -> Response:
+async def submit_document(
+    request: Request, caller: Submitter, actor: Acting, idempotency_key: Once = None
+) -> Response:
     """Take a document and queue a job that reads it.
 
     The answer comes after the job is committed and its bytes are stored: from then on it reaches a
     final state, whatever process dies. Metadata of a raw body: `?metadata.case=A-17`.
+
+    With an `Idempotency-Key` it may be sent again after any answer, or none: the same document with
+    the same options and name comes to the same job.
     """
-    job_id = uuid4()
-    key = storage.source_key(caller.tenant, job_id)
-    with request.app.state.limits.uploads.taken("uploads"):
-        submission = await _receive(request, key)
-    job = await run_in_threadpool(_create, caller, actor, job_id, submission)
+    limits, admission = request.app.state.limits, request.app.state.admission
+    headers = {}
+    with limits.uploads.taken("uploads"), admission.uploading(caller.tenant):
+        begun = await run_in_threadpool(
+            once.begin,
+            admission,
+            caller.tenant,
+            ROUTE,
+            idempotency_key,
+            more_bytes=_declared_bytes(request),
+        )
+        if isinstance(begun, Answered):
+            submission = await _receive(request, pace.kept(request.stream()), None)
+            job = await run_in_threadpool(_replay, caller, begun, submission)
+            headers[once.REPLAYED] = "true"
+        else:
+            job = await _submit(request, caller, actor, begun)
+    headers["Location"] = job.links.self_
+    headers["Retry-After"] = str(present.retry_after_seconds(job))
     return Response(  # as JSON already: the framework would check a second time what we have made
         job.model_dump_json(by_alias=True),
         status_code=202,
         media_type="application/json",
-        headers={
-            "Location": job.links.self_,
-            "Retry-After": str(present.retry_after_seconds(job)),
-        },
+        headers=headers,
     )
 
 
@@ -138,9 +172,42 @@ class _Submission:
     def __init__(self, name: str, upload: Upload, options: SubmitOptions) -> None:
         self.name, self.upload, self.options = name, upload, options
 
+    @property
+    def fingerprint(self) -> bytes:
+        """The same for the same document, with the same name, of which the same is asked."""
+        password = self.options.password
+        return once.fingerprint(
+            self.upload.sha256,
+            submit.clean_name(self.name),
+            self.options.model_dump(mode="json", exclude={"password"}),
+            password.get_secret_value() if password else None,
+        )
 
-def _create(caller: Caller, actor: Actor, job_id: UUID, submission: _Submission) -> Job:
-    with transaction(caller.tenant) as session:
+
+async def _submit(request: Request, caller: Caller, actor: Actor, mark: Mark | None) -> Job:
+    """The job that a document becomes; where it does not, nothing of it stays."""
+    job_id = uuid4()
+    try:
+        with request.app.state.limits.store.guarded():
+            body = once.kept(pace.kept(request.stream()), mark)
+            submission = await _receive(request, body, storage.source_key(caller.tenant, job_id))
+        return await run_in_threadpool(
+            _create, request.app.state.admission, caller, actor, job_id, submission, mark
+        )
+    except BaseException:
+        await run_in_threadpool(once.give_up, mark)
+        raise
+
+
+def _create(
+    admission: Admission,
+    caller: Caller,
+    actor: Actor,
+    job_id: UUID,
+    submission: _Submission,
+    mark: Mark | None,
+) -> Job:
+    with submit.or_nothing(caller.tenant, job_id), transaction(caller.tenant) as session:
         row = submit.submit(
             session,
             caller,
@@ -150,12 +217,29 @@ def _create(caller: Caller, actor: Actor, job_id: UUID, submission: _Submission)
             options=submission.options,
             actor=actor,
         )
+        job = present.job(session, row)
+        if mark is not None:
+            fingerprint = submission.fingerprint
+            idempotency.answer(session, mark, job_id=job_id, fingerprint=fingerprint)
+        admission.settle(session, caller.tenant)
+        return job
+
+
+def _replay(caller: Caller, answered: Answered, submission: _Submission) -> Job:
+    with transaction(caller.tenant) as session:
+        fingerprint = submission.fingerprint
+        row = once.replayed(session, caller.tenant, answered, fingerprint)
         return present.job(session, row)
 
 
-async def _receive(request: Request, key: str) -> _Submission:
+def _declared_bytes(request: Request) -> int:
+    """What the body says it is, one at least; what it is, is counted as it comes."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else 1
+
+
+async def _receive(request: Request, body: AsyncIterator[bytes], key: str | None) -> _Submission:
     content_type = request.headers.get("content-type", "")
-    body = pace.kept(request.stream())
     if content_type.startswith("multipart/"):
         return await _receive_multipart(Multipart(content_type, body), key)
     fields = dict(request.query_params)
@@ -170,13 +254,14 @@ async def _receive(request: Request, key: str) -> _Submission:
     return _Submission(name, await uploads.receive(body, key), options)
 
 
-async def _receive_multipart(body: Multipart, key: str) -> _Submission:
+async def _receive_multipart(body: Multipart, key: str | None) -> _Submission:
     fields: dict[str, str] = {}
     budget = FIELD_BYTES
     received: _Submission | None = None
     async for part in body.parts():
         if received is not None:
-            await run_in_threadpool(storage.delete_prefix, key)
+            if key is not None:
+                await run_in_threadpool(storage.delete_prefix, key)
             raise MalformedRequest(f"Part {part.name} comes after the file; send it before.")
         if part.name == "file":
             received = await _receive_file(part, _options(fields), key)
@@ -190,7 +275,7 @@ async def _receive_multipart(body: Multipart, key: str) -> _Submission:
     return received
 
 
-async def _receive_file(part: Part, options: SubmitOptions, key: str) -> _Submission:
+async def _receive_file(part: Part, options: SubmitOptions, key: str | None) -> _Submission:
     upload = await uploads.receive(part.chunks(), key)
     return _Submission(part.filename or "document", upload, options)
 

@@ -17,7 +17,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -32,6 +32,8 @@ TABLES = {
     "work": "tenant",
     "recognitions": "tenant",
     "tombstones": "tenant",
+    "footprints": "tenant",
+    "idempotency_keys": "tenant",
     "audit": "tenant",
 }
 
@@ -54,6 +56,9 @@ GRANTS = {
         "work": "SELECT, INSERT, UPDATE (status, lease_until)",
         "recognitions": "SELECT, INSERT",
         "tombstones": "SELECT",
+        "footprints": "SELECT",
+        "idempotency_keys": "SELECT, INSERT, UPDATE, DELETE",
+        "workers": "SELECT",
         "audit": "INSERT",
     },
     "octavo_worker": {
@@ -74,6 +79,7 @@ GRANTS = {
         "work": "SELECT, INSERT, UPDATE",
         "recognitions": "SELECT, INSERT, DELETE",  # it ends pages with the workers' statement
         "tombstones": "SELECT, INSERT, UPDATE (check_at, objects)",
+        "idempotency_keys": "SELECT, DELETE, UPDATE (held_until)",  # the last to lock, before DELETE
         "workers": "SELECT, DELETE",
         "audit": "INSERT",
     },
@@ -114,7 +120,36 @@ BEGIN
   PERFORM set_config('octavo.tenant', coalesce(served, ''), true);
 END $$
 """
+BACKLOG = """
+CREATE FUNCTION octavo_backlog() RETURNS TABLE (pages bigint, weight double precision)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE served text := current_setting('octavo.tenant', true);
+BEGIN
+  PERFORM set_config('octavo.tenant', '', true);
+  RETURN QUERY SELECT footprints.pages, tenants.weight FROM footprints
+    JOIN tenants ON tenants.id = footprints.tenant WHERE footprints.jobs > 0;
+  PERFORM set_config('octavo.tenant', coalesce(served, ''), true);
+END $$
+"""
+# Jobs expire a fixed time after their end: the last ones by that index are the last that ended.
+PAGE_SECONDS = """
+CREATE FUNCTION octavo_page_seconds(recent int) RETURNS double precision
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+  served text := current_setting('octavo.tenant', true);
+  found double precision;
+BEGIN
+  PERFORM set_config('octavo.tenant', '', true);
+  SELECT sum(engine_seconds) / nullif(sum(pages_succeeded), 0) INTO found FROM (
+    SELECT engine_seconds, pages_succeeded FROM jobs WHERE expires_at IS NOT NULL
+    ORDER BY expires_at DESC LIMIT recent) AS ended;
+  PERFORM set_config('octavo.tenant', coalesce(served, ''), true);
+  RETURN found;
+END $$
+"""
 DOORS = {
+    "octavo_backlog()": BACKLOG,
+    "octavo_page_seconds(int)": PAGE_SECONDS,
     "octavo_find_key(text)": FIND_KEY,
     "octavo_queue_place(text, timestamptz, text, int)": QUEUE_PLACE,
 }

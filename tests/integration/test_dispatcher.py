@@ -58,7 +58,7 @@ def prepared(pages: int, priority: Lane = Lane.INTERACTIVE) -> list[int]:
 
 def dispatched() -> int:
     dispatcher = Dispatcher()
-    dispatcher._read_slots()  # noqa: SLF001 - what the loop does twice a second
+    dispatcher.read_slots()
     return dispatcher.round()
 
 

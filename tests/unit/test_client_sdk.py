@@ -224,22 +224,52 @@ with Octavo(sys.argv[1], "key_1") as octavo:
     assert int(grown_kib) < 4_000
 
 
-def test_a_submission_that_may_have_arrived_is_not_sent_again(
+def keys_of(requests: list[Request]) -> list[str]:
+    return [request.headers["Idempotency-Key"] for request in requests]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [Drop(), Answer(502, "<html>"), Answer(504, "<html>"), problem(409, "idempotency_in_flight")],
+    ids=["lost", "502", "504", "under way"],
+)
+def test_a_submission_that_may_have_arrived_is_sent_again_under_its_key(
+    gateway: Gateway, octavo: Octavo, document: Path, first: Answer | Drop
+) -> None:
+    gateway.on("POST", "/v1/jobs", first, Answer(202, a_job()))
+
+    assert octavo.submit(document).id == JOB_ID
+
+    one, other = keys_of(gateway.requests)
+    assert one == other
+
+
+def test_each_submission_has_a_key_of_its_own(
     gateway: Gateway, octavo: Octavo, document: Path
 ) -> None:
-    gateway.on("POST", "/v1/jobs", Drop(), Answer(202, a_job()))
+    gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
 
-    with pytest.raises(ConnectionFailed):
+    for _ in range(3):
         octavo.submit(document)
 
-    assert len(gateway.requests) == 1
+    assert len(set(keys_of(gateway.requests))) == 3
 
 
-@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_program_may_choose_the_key(gateway: Gateway, octavo: Octavo, document: Path) -> None:
+    gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
+
+    octavo.submit(document, idempotency_key="case A-17")
+
+    assert keys_of(gateway.requests) == ["case A-17"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(500, "internal_error"), (422, "idempotency_mismatch")]
+)
 def test_a_submission_that_failed_on_the_server_is_not_sent_again(
-    gateway: Gateway, octavo: Octavo, document: Path, status: int
+    gateway: Gateway, octavo: Octavo, document: Path, status: int, code: str
 ) -> None:
-    gateway.on("POST", "/v1/jobs", problem(status, "internal_error"), Answer(202, a_job()))
+    gateway.on("POST", "/v1/jobs", problem(status, code), Answer(202, a_job()))
 
     with pytest.raises(ApiError):
         octavo.submit(document)
@@ -534,13 +564,15 @@ def test_jobs_are_cancelled_retried_and_deleted(gateway: Gateway, octavo: Octavo
     assert retry.body == b'{"pages":"3-5"}'
 
 
-def test_a_retry_that_may_have_arrived_is_not_sent_again(gateway: Gateway, octavo: Octavo) -> None:
-    gateway.on("POST", f"{JOB_PATH}/retry", Drop())
+def test_a_retry_that_may_have_arrived_is_sent_again_under_its_key(
+    gateway: Gateway, octavo: Octavo
+) -> None:
+    gateway.on("POST", f"{JOB_PATH}/retry", Drop(), Answer(202, a_job()))
 
-    with pytest.raises(ConnectionFailed):
-        octavo.retry(JOB_ID)
+    assert octavo.retry(JOB_ID).id == JOB_ID
 
-    assert len(gateway.requests) == 1
+    one, other = keys_of(gateway.requests)
+    assert one == other
 
 
 # Refusals

@@ -80,10 +80,13 @@ def _open(job: Job, file: IO[bytes]) -> Document:
 
 def _render(held: Held, document: Document) -> None:
     missing, room = _begin(held, document.pages_total)
+    behind = settings().pages_ahead - room
     for window in _windows(missing[:room]):
         rendered = [_render_page(held, document, page_no) for page_no in window if not held.lost]
-        if not store(held, partial(pages.add, held=held.claim, rendered=rendered)):
+        add = partial(pages.add, held=held.claim, rendered=rendered, behind=behind)
+        if not store(held, add):
             return
+        behind += len(rendered)
     if room < len(missing):
         store(held, lambda session: work.release(session, held.claim, delay_seconds=REST_SECONDS))
     else:
