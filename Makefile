@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 export PYTHON
 
-.PHONY: help demo up test overhead lock samples clean
+.PHONY: help demo up test overhead fairness queue lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -27,6 +27,12 @@ test: .venv/installed-dev ## Lint, check types, run all tests; options of pytest
 
 overhead: .venv/installed-dev ## Measure what the platform costs beside the reading; JSON=PATH keeps it
 	@$(RUN) -m benchmarks.overhead $(if $(JSON),--json "$(JSON)")
+
+fairness: .venv/installed-dev ## Measure how long small jobs take behind large ones; JSON=PATH keeps it
+	@$(RUN) -m benchmarks.fairness $(if $(JSON),--json "$(JSON)")
+
+queue: .venv/installed-dev ## Measure the queue with 200,000 waiting pages; JSON=PATH keeps it
+	@$(RUN) -m benchmarks.queue $(if $(JSON),--json "$(JSON)")
 
 lock: $(UV) ## Choose the newest versions that pyproject.toml allows
 	$(LOCK) --upgrade --extra local --output-file requirements.lock

@@ -1,13 +1,20 @@
-"""Pages that wait to be read, by the thousand: rows as prepare would leave them."""
+"""Pages that wait to be read, by the thousand: rows as prepare would leave them.
+
+    python -m benchmarks.backlog 100000
+
+lets a new tenant have so many, in the platform that the settings name.
+"""
 
 from __future__ import annotations
 
+import sys
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import jobs
+from benchmarks.documents import page_images
+from shared import jobs, keys, storage
 from shared.db import transaction
 from shared.models import NOW, Job
 from shared.status import JobStatus, Lane
@@ -63,3 +70,16 @@ def _queue_job(session: Session, tenant: UUID, pages: int, key: str, lane: Lane)
     shared = {"queue": recognise_queue(ENGINE), "lane": lane}
     for statement in _ROWS:
         session.execute(text(statement), values | shared)
+
+
+def main(pages: int) -> None:
+    """Make the tenant, its pages, and the one image of all of them."""
+    with transaction() as session:
+        tenant = keys.create_tenant(session, "loud")
+    key = storage.page_key(tenant, uuid4(), 1, 1)
+    storage.put(key, page_images(1)[0])
+    queue_pages(tenant, pages, key=key)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

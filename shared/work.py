@@ -9,8 +9,8 @@ holds an old one matches no row. Times are Postgres's own, so that clocks need n
 Order of locks, always: the job's row first (`jobs.lock`), then rows of work by id. `release`,
 `retry_later`, `renew`, `rescue` and `resend` touch no job row.
 
-Who is next: the lanes share each window, in a lane the tenant with the smallest share of busy work,
-of a tenant's work the earliest `turn_at`. That is when work came due; and a page's is later by
+Who is next: the lanes share each window, in a lane the tenant with the smallest share of what is busy
+or was served lately, of a tenant's work the earliest `turn_at`. That is when work came due; and a page's is later by
 `GIVES_WAY_SECONDS` for each unread page of its own job before it, so that a long job lets a short
 one of its tenant pass, yet not for ever.
 """
@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Row, TextClause, bindparam, text
+from sqlalchemy import CursorResult, Float, Row, TextClause, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, JSONB, insert
 from sqlalchemy.orm import Session
 
 from shared.config import settings
 from shared.errors import OctavoError
 from shared.models import Job, Work
+from shared.served import Served
 from shared.status import Lane, WorkKind, WorkStatus
 
 GIVES_WAY_SECONDS = 10
@@ -199,7 +200,8 @@ def retry_later(session: Session, held: Claim) -> bool:
 
 _PICK = text(
     # A loose index scan finds the tenants that have due work without reading all of it; the one
-    # with the smallest share of busy work is served first, and each further row raises its share.
+    # with the smallest share, of what is busy or was served lately, is first, and each further row
+    # raises its share.
     # Of each tenant a few rows are read, twice its part of what is wanted. Where a tenant has more,
     # nothing behind the first row that was not read is picked: another round reads further.
     """
@@ -215,14 +217,17 @@ _PICK = text(
       SELECT tenant, count(*) AS n FROM work WHERE queue = :queue
         AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL)) GROUP BY tenant),
     shares AS (
-      SELECT waiting.tenant, tenants.weight, coalesce(busy.n, 0) AS busy,
+      SELECT waiting.tenant, tenants.weight,
+        greatest(busy.n, served.units, 0) AS had,  -- what is busy was mostly served just now
         greatest(0, least(:n, tenants.max_busy - coalesce(busy.n, 0))) AS most,
         2 + 2 * :n / (count(*) OVER ())::int AS read
       FROM waiting JOIN tenants ON tenants.id = waiting.tenant
-      LEFT JOIN busy ON busy.tenant = waiting.tenant),
+      LEFT JOIN busy ON busy.tenant = waiting.tenant
+      LEFT JOIN unnest(:tenants, :units) AS served(tenant, units)
+        ON served.tenant = waiting.tenant),
     turns AS (
-      SELECT due.id, (busy + due.number) / weight AS turn,
-        CASE WHEN due.number = read AND read < most THEN (busy + read + 1) / weight END AS unread
+      SELECT due.id, (had + due.number) / weight AS turn,
+        CASE WHEN due.number = read AND read < most THEN (had + read + 1) / weight END AS unread
       FROM shares CROSS JOIN LATERAL (
         SELECT id, row_number() OVER () AS number FROM (
           SELECT id FROM work w WHERE w.queue = :queue AND w.priority = :lane
@@ -237,18 +242,28 @@ _PICK = text(
       ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED)
     UPDATE work w SET sent_at = now(), sends = sends + 1 FROM picked
     WHERE w.id = picked.id AND w.status = 'queued' AND w.sent_at IS NULL
-    RETURNING w.id, (SELECT count(unread) > 0 FROM turns) AS has_more
+    RETURNING w.id, w.tenant, (SELECT count(unread) > 0 FROM turns) AS has_more
     """
-)
+).bindparams(bindparam("tenants", type_=ARRAY(Uuid)), bindparam("units", type_=ARRAY(Float)))
 
 
-def pick(session: Session, queue: str, lane: Lane, most: int) -> list[int]:
-    """Mark at most `most` due units as sent, fair across tenants; their ids."""
+def pick(
+    session: Session, queue: str, lane: Lane, most: int, served: Served | None = None
+) -> list[int]:
+    """Mark at most `most` due units as sent, fair across tenants; their ids.
+
+    Where tenants were `served` more lately than is busy, that counts; what is picked is noted there.
+    """
     picked: list[int] = []
+    served = served or Served()
     while len(picked) < most:
+        had = served.units()
+        shares = {"tenants": list(had), "units": list(had.values())}
         values = {"queue": queue, "lane": lane, "n": most - len(picked)}
-        rows = session.execute(_PICK, values).all()
-        picked += [row.id for row in rows]
+        rows = session.execute(_PICK, values | shares).all()
+        for row in rows:
+            picked.append(row.id)
+            served.note(row.tenant)
         if not rows or not rows[0].has_more:
             break
     return picked

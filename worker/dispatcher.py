@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from kombu.exceptions import OperationalError
@@ -21,6 +23,7 @@ from shared import work, workers
 from shared.config import settings
 from shared.db import sole_holder, transaction
 from shared.errors import DependencyUnavailable
+from shared.served import Served
 from shared.status import Lane
 from worker.app import app, queues
 
@@ -41,6 +44,7 @@ class Dispatcher:
     def __init__(self) -> None:
         self._queues = frozenset(queues())  # what a worker of another version takes is not ours
         self._slots: dict[str, int] = {}
+        self._served: defaultdict[str, Served] = defaultdict(Served)  # of each queue
         self._slots_read_at = -math.inf
 
     def run(self, stop: threading.Event) -> None:
@@ -90,7 +94,9 @@ class Dispatcher:
         busy = work.busy(session, queue)
         room = window - busy.total()
         reserved = math.ceil(window * BATCH_SHARE) - busy[Lane.BATCH]
-        return _pick(session, queue, room, lanes, reserved=max(0, min(room, reserved)))
+        served = self._served[queue]
+        pick = partial(work.pick, session, queue, served=served)
+        return _pick(pick, room, lanes, reserved=max(0, min(room, reserved)))
 
     def _slots_are_old(self) -> bool:
         return time.monotonic() - self._slots_read_at > SLOTS_READ_EVERY_SECONDS
@@ -103,15 +109,17 @@ class Dispatcher:
         self._slots_read_at = time.monotonic()
 
 
-def _pick(session: Session, queue: str, room: int, lanes: set[Lane], *, reserved: int) -> list[int]:
+def _pick(
+    pick: Callable[[Lane, int], list[int]], room: int, lanes: set[Lane], *, reserved: int
+) -> list[int]:
     """Ids for the room there is: the batch lane's share of the window, interactive, then batch."""
     if room <= 0:
         return []
     has_share = reserved and Lane.BATCH in lanes
-    ids = work.pick(session, queue, Lane.BATCH, reserved) if has_share else []
-    ids += work.pick(session, queue, Lane.INTERACTIVE, room - len(ids))
+    ids = pick(Lane.BATCH, reserved) if has_share else []
+    ids += pick(Lane.INTERACTIVE, room - len(ids))
     if Lane.BATCH in lanes and len(ids) < room:
-        ids += work.pick(session, queue, Lane.BATCH, room - len(ids))
+        ids += pick(Lane.BATCH, room - len(ids))
     return ids
 
 

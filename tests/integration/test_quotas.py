@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner, Result
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
@@ -13,11 +14,13 @@ from starlette.testclient import TestClient
 from api import admission, rates
 from api.app import create_app
 from api.limits import Limits
-from shared import jobs, pages, quotas, storage, work, workers
+from deploy.tenants import tenants
+from shared import jobs, keys, pages, quotas, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DependencyUnavailable, PageTimeout
 from shared.models import Job
+from shared.quotas import Quota
 from shared.status import JobStatus, WorkKind
 from tests import documents
 from tests.factory import (
@@ -379,6 +382,11 @@ class TestOverload:
             for connection in taken:
                 connection.close()
 
+    def test_a_gateway_that_ends_says_when_to_come_back(self, gateway: TestClient) -> None:
+        gateway.app.state.draining.set()  # type: ignore[attr-defined] # FastAPI's
+
+        assert refused(gateway.get("/readyz")) == (503, "overloaded")
+
 
 class TestTheStoresGuard:
     def fail(self, limits: Limits) -> None:
@@ -438,3 +446,60 @@ def test_pollers_stay_away_the_longer_the_more_stands_before_their_job(
 
     assert before == 1
     assert asked() >= 10
+
+
+class TestTheOperatorsCommand:
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(tenants, arguments)
+
+    @pytest.fixture
+    def tenant(self) -> str:
+        with transaction() as session:
+            keys.create_tenant(session, "acme")
+        return "acme"
+
+    def limits(self) -> Quota:
+        with transaction() as session:
+            [(_, found)] = quotas.everybody(session)
+        return found.quota
+
+    def test_it_sets_limits_and_takes_them_back(self, tenant: str) -> None:
+        default = self.limits()
+
+        assert self.run("limit", tenant, "--open-jobs", "7", "--requests", "0.5").exit_code == 0
+        assert self.limits().open_jobs == 7
+        assert self.limits().requests_per_second == 0.5
+        assert self.limits().stored_bytes == default.stored_bytes
+
+        self.run("limit", tenant, "--open-jobs", "default", "--requests", "default")
+        assert self.limits() == default
+
+    def test_it_shows_what_each_tenant_has_of_what_it_may(self, tenant: str) -> None:
+        self.run("limit", tenant, "--open-jobs", "7", "--weight", "2")
+        with transaction() as session:
+            found = keys.find_tenant(session, tenant)
+            make_job(session, found, source_bytes=100)
+
+        shown = self.run("list").output
+
+        assert shown.startswith("acme  jobs 1/7  pages 1/200000  bytes 100/")
+        assert "weight 2" in shown
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["acme"],
+            ["acme", "--open-jobs", "0"],
+            ["acme", "--open-jobs", "1.5"],
+            ["acme", "--requests", "nan"],
+            ["acme", "--weight", "0"],
+            ["nobody", "--open-jobs", "1"],
+        ],
+        ids=" ".join,
+    )
+    def test_what_is_no_limit_changes_nothing(self, tenant: str, arguments: list[str]) -> None:
+        before = self.limits()
+
+        assert self.run("limit", *arguments).exit_code != 0
+
+        assert self.limits() == before
