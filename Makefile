@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 export PYTHON
 
-.PHONY: help demo up test overhead fairness queue lock samples clean
+.PHONY: help demo up test overhead fairness queue chaos drills soak lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -33,6 +33,18 @@ fairness: .venv/installed-dev ## Measure how long small jobs take behind large o
 
 queue: .venv/installed-dev ## Measure the queue with 200,000 waiting pages; JSON=PATH keeps it
 	@$(RUN) -m benchmarks.queue $(if $(JSON),--json "$(JSON)")
+
+chaos: .venv/installed-dev ## Break the platform at work and count: SEED=1 SEEDS=1 JOBS=1000 FAULTS=50 JSON=PATH
+	@$(RUN) -m benchmarks.chaos --seed $(or $(SEED),1) --seeds $(or $(SEEDS),1) \
+		--jobs $(or $(JOBS),1000) --faults $(or $(FAULTS),50) \
+		$(if $(KEEP),--keep "$(KEEP)") $(if $(JSON),--json "$(JSON)")
+
+drills: .venv/installed-dev ## How soon work of the dead goes on, and late writes: KILLS=100 WRITES=100 JSON=PATH
+	@$(RUN) -m benchmarks.chaos.drills --kills $(or $(KILLS),100) --writes $(or $(WRITES),100) \
+		$(if $(JSON),--json "$(JSON)")
+
+soak: .venv/installed-dev ## A steady load for long, and what grows: MINUTES=20 JSON=PATH
+	@$(RUN) -m benchmarks.soak --minutes $(or $(MINUTES),20) $(if $(JSON),--json "$(JSON)")
 
 lock: $(UV) ## Choose the newest versions that pyproject.toml allows
 	$(LOCK) --upgrade --extra local --output-file requirements.lock

@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 import click
 
 from deploy import platform_lock
-from deploy.backoff import Backoff
+from deploy.backoff import Backoff, Restarts
 from deploy.child import Child, Program
 from deploy.embedded import ports
 from deploy.embedded.errors import ServiceError
-from deploy.embedded.services import Services
+from deploy.embedded.services import Services, Urls
 from deploy.interrupts import interrupts
 from deploy.supervisor import Failure, Supervisor
 from shared.roles import Role
@@ -45,7 +45,7 @@ CPU_SLOTS = 2
 class Platform:
     """Servers, gateway, dispatcher, sweeper and workers, as one thing that starts and stops."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but one by name
         self,
         directory: Path,
         *,
@@ -53,10 +53,14 @@ class Platform:
         engine_workers: int = 1,
         cpu_slots: int = CPU_SLOTS,
         port: int = 0,
+        gateways: int = 1,
         settings: Mapping[str, str] | None = None,
+        restarts: Restarts | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`port` 0 is any free one; `settings` are OCTAVO_* variables that override all others.
+
+        Of several `gateways` the first has `port`, the others any free one.
 
         `tell` hears, from another thread, of every process that died and is started again.
         """
@@ -65,6 +69,8 @@ class Platform:
         self._key_file = self.directory / "api_key"
         self._engine, self._engine_workers, self._cpu_slots = engine, engine_workers, cpu_slots
         self._port, self._settings, self._tell = port, settings or {}, tell
+        self._more_gateways, self._more_ports = gateways - 1, list[int]()
+        self._restarts = restarts or Restarts()
         self._services = Services(self.directory)
         self._server_deaths: dict[str, Backoff] = {}
         self._supervisor: Supervisor | None = None
@@ -84,6 +90,16 @@ class Platform:
     def url(self) -> str:
         """Where the gateway answers."""
         return f"http://{ports.HOST}:{self._port}"
+
+    @property
+    def urls(self) -> list[str]:
+        """Where each of the gateways answers."""
+        return [f"http://{ports.HOST}:{port}" for port in (self._port, *self._more_ports)]
+
+    @property
+    def servers(self) -> Urls:
+        """Where the servers are; database and broker with their passwords."""
+        return self._services.urls
 
     @property
     def api_key(self) -> str:
@@ -134,6 +150,8 @@ class Platform:
             undo.callback(self._stop_services)
             self._start_services()
             self._port = self._port or ports.choose(1)[0]
+            if self._more_gateways:
+                self._more_ports = ports.choose(self._more_gateways, taken=[self._port])
             self.logs.mkdir(mode=0o700, exist_ok=True)
             self._prepare_database()
             self._supervisor = self._make_supervisor(lock)
@@ -209,7 +227,9 @@ class Platform:
             ]
             for group in self._programs()
         ]
-        return Supervisor(groups, watch=self._mend_services, tell=self._tell)
+        return Supervisor(
+            groups, watch=self._mend_services, tell=self._tell, restarts=self._restarts
+        )
 
     def _programs(self) -> list[list[Program]]:
         """In the order in which they are stopped: who asks first, who works after."""
@@ -218,8 +238,16 @@ class Platform:
             _program(name, "worker", "engine", "--engine", self._engine)
             for name in _numbered("engine-worker", self._engine_workers)
         ]
+        gateways = [
+            _program(name, "gateway", "--port", str(port))
+            for name, port in zip(
+                _numbered("gateway", 1 + self._more_gateways),
+                (self._port, *self._more_ports),
+                strict=True,
+            )
+        ]
         return [
-            [_program("gateway", "gateway", "--port", str(self._port))],
+            gateways,
             [_program("dispatcher", "dispatcher")],
             [cpu_worker, *engine_workers],
             [_program("sweeper", "sweeper")],
@@ -229,7 +257,7 @@ class Platform:
         """Start servers that died; raises Failure where that does not help."""
         for name in self._services.dead():
             self._tell(f"{name} died; starting it again")
-            deaths = self._server_deaths.setdefault(name, Backoff())
+            deaths = self._server_deaths.setdefault(name, Backoff(self._restarts))
             if deaths.died(time.monotonic()) is None:
                 raise Failure(f"{name} dies again and again; see {self.directory / name}.log")
         before = self._services.urls

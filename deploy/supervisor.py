@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from deploy.backoff import LOOP_DEATHS, LOOP_SECONDS, Backoff
+from deploy.backoff import LOOP_SECONDS, Backoff, Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,12 +42,14 @@ class Supervisor:
         *,
         watch: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda _: None,
+        restarts: Restarts | None = None,
     ) -> None:
         """`watch` is called now and then and may raise Failure; `tell` hears of every death."""
         self._groups = groups
         self._all = [child for group in groups for child in group]
         self._watch, self._tell = watch, tell
-        self._backoffs = {child.name: Backoff() for child in self._all}
+        self._restarts = restarts or Restarts()
+        self._backoffs = {child.name: Backoff(self._restarts) for child in self._all}
         self._due: dict[str, float] = {}
         self._is_asked = self._is_hurried = False  # no Event: a signal handler may not set one
         self._error: BaseException | None = None
@@ -134,7 +136,7 @@ class Supervisor:
         now = time.monotonic()
         delay = self._backoffs[child.name].died(now)
         if delay is None:
-            often = f"{LOOP_DEATHS} times within {LOOP_SECONDS:.0f} s"
+            often = f"{self._restarts.loop_deaths} times within {LOOP_SECONDS:.0f} s"
             raise Failure(f"{child.name} died {often}, at last with {child.how_it_ended()}")
         how = child.how_it_ended().partition(";")[0]
         self._tell(f"{child.name} died ({how}); starting it again in {delay:g} s")

@@ -316,15 +316,18 @@ def due(session: Session, queues: Sequence[str]) -> set[tuple[str, Lane]]:
 
 
 _RESCUE = text(
+    # The first time it goes back to its place, for it has waited before; behind the queue of a busy
+    # platform it would be forgotten for a second time.
     """
     WITH overdue AS (
       SELECT id FROM work WHERE status = 'running' AND lease_until < now()
         AND failures + 1 < :max_failures ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
     UPDATE work w SET status = 'queued', sent_at = NULL, lease_until = NULL,
       failures = failures + 1,
-      due_at = now() + make_interval(secs => least(power(2, failures) - 1, 60)),
-      turn_at = greatest(
-        turn_at, now() + make_interval(secs => least(power(2, failures) - 1, 60)))
+      due_at = CASE failures WHEN 0 THEN due_at
+        ELSE now() + make_interval(secs => least(power(2, failures) - 1, 60)) END,
+      turn_at = CASE failures WHEN 0 THEN turn_at ELSE greatest(
+        turn_at, now() + make_interval(secs => least(power(2, failures) - 1, 60))) END
     FROM overdue WHERE w.id = overdue.id RETURNING w.id
     """
 )

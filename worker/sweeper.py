@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from uuid import UUID
 
 import structlog
 
@@ -17,7 +18,7 @@ from shared import failure, idempotency, jobs, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, DependencyUnavailable
-from shared.models import Job
+from shared.models import Job, Tombstone
 
 log = structlog.get_logger()
 
@@ -109,7 +110,7 @@ def _expire(job: Job) -> bool:
     try:
         storage.delete_prefix(storage.job_prefix(job.tenant, job.id))
     except DependencyUnavailable as error:
-        return _postponed("expire", job, error)
+        return _postponed("expire", job.id, error)
     with transaction() as session:
         jobs.expire(session, job.id)
     return True
@@ -126,15 +127,15 @@ def _purge(job: Job) -> bool:
     try:
         objects = storage.delete_prefix(storage.job_prefix(job.tenant, job.id))
     except DependencyUnavailable as error:
-        return _postponed("purge", job, error)
+        return _postponed("purge", job.id, error)
     with transaction() as session:
         jobs.purge(session, job.id, objects=objects)
     return True
 
 
-def _postponed(step: str, job: Job, error: DependencyUnavailable) -> bool:
+def _postponed(step: str, job_id: UUID, error: DependencyUnavailable) -> bool:
     """Leave a job to the next round, and go on with those behind it."""
-    log.warning("sweep_postponed", step=step, job_id=job.id.hex, detail=error.detail)
+    log.warning("sweep_postponed", step=step, job_id=job_id.hex, detail=error.detail)
     return False
 
 
@@ -142,11 +143,17 @@ def check_tombstones() -> int:
     """Look once more for objects that a late worker wrote after its job was purged."""
     with transaction() as session:
         tombstones = jobs.tombstones_to_check(session)
-    for tombstone in tombstones:
+    return sum(_check(tombstone) for tombstone in tombstones)
+
+
+def _check(tombstone: Tombstone) -> bool:
+    try:
         objects = storage.delete_prefix(storage.job_prefix(tombstone.tenant, tombstone.job_id))
-        with transaction() as session:
-            jobs.checked(session, tombstone, objects=objects)
-    return len(tombstones)
+    except DependencyUnavailable as error:
+        return _postponed("check_tombstones", tombstone.job_id, error)
+    with transaction() as session:
+        jobs.checked(session, tombstone, objects=objects)
+    return True
 
 
 def forget_keys() -> int:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ class Service(ABC):
         self.log = directory / f"{self.name}.log"
         self.settings = settings
         self._lock = directory / f"{self.name}.lock"
+        # Two threads that look at the lock at once would each take the other for the server.
+        self._mutex = threading.RLock()
         self._child: subprocess.Popen[bytes] | None = None
         self._found_running = False
 
@@ -65,7 +68,8 @@ class Service(ABC):
     @property
     def pid(self) -> int | None:
         """The process id of the server, None where it does not run."""
-        text = self._lock.read_text() if self.is_running() else ""
+        with self._mutex:
+            text = self._lock.read_text() if self.is_running() else ""
         return int(text) if text else None
 
     @abstractmethod
@@ -92,20 +96,21 @@ class Service(ABC):
         The child holds a lock for as long as it lives, which tells whoever asks later that it
         runs. A process id alone might be another's by then.
         """
-        lock = try_lock(self._lock)
-        self._found_running = lock is None
-        if lock is None:
-            return False
-        try:
-            self._reap()
-            self.directory.mkdir(mode=0o700, exist_ok=True)
-            launch = self.prepare()
-            os.truncate(lock, 0)  # so that nobody takes a dead process's id for this one's
-            self._child = self._spawn(launch, lock)
-            os.pwrite(lock, str(self._child.pid).encode(), 0)
-        finally:
-            os.close(lock)
-        return True
+        with self._mutex:
+            lock = try_lock(self._lock)
+            self._found_running = lock is None
+            if lock is None:
+                return False
+            try:
+                self._reap()
+                self.directory.mkdir(mode=0o700, exist_ok=True)
+                launch = self.prepare()
+                os.truncate(lock, 0)  # so that nobody takes a dead process's id for this one's
+                self._child = self._spawn(launch, lock)
+                os.pwrite(lock, str(self._child.pid).encode(), 0)
+            finally:
+                os.close(lock)
+            return True
 
     def await_ready(self, deadline: float) -> None:
         """Return when clients can use the server; `deadline` is in seconds of the monotonic clock.
@@ -125,12 +130,13 @@ class Service(ABC):
 
     def is_running(self) -> bool:
         """Whether the process, or a child it left behind, is alive."""
-        lock = try_lock(self._lock)
-        if lock is None:
-            return True
-        os.close(lock)
-        self._reap()
-        return False
+        with self._mutex:
+            lock = try_lock(self._lock)
+            if lock is None:
+                return True
+            os.close(lock)
+            self._reap()
+            return False
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process, if it runs."""

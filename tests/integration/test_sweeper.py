@@ -96,3 +96,21 @@ def test_a_lease_that_was_renewed_meanwhile_is_not_ended() -> None:
         work.renew(session, [held])
 
     assert not sweeper._end_if_still_overdue(exhausted)  # noqa: SLF001 - the race, step by step
+
+
+def test_a_store_that_is_away_leaves_the_last_look_to_another_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deleted_job()
+    Sweeper().round()
+    with transaction() as session:
+        session.execute(text("UPDATE tombstones SET check_at = now() - interval '1 s'"))
+
+    def refuse(_: str) -> int:
+        raise DependencyUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "delete_prefix", refuse)
+        assert sweeper.check_tombstones() == 0
+
+    assert sweeper.check_tombstones() == 1

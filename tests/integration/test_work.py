@@ -80,6 +80,17 @@ def test_renewal_answers_with_what_is_still_held(session: Session) -> None:
     assert work.renew(session, held) == set()
 
 
+def test_rescued_work_goes_back_to_its_place_before_what_came_later(session: Session) -> None:
+    _, [first, *_] = make_prepared(session, 3)
+    session.execute(text("UPDATE work SET due_at = now() - interval '1 h' * (9 - page_no)"))
+    claimed(session, first)
+    overdue(session)
+
+    work.rescue(session)
+
+    assert work.pick(session, first.queue, Lane.INTERACTIVE, 1) == [first.id]
+
+
 def test_a_renewed_lease_is_not_rescued(session: Session) -> None:
     _, [unit] = make_prepared(session, 1)
     held = claimed(session, unit)
