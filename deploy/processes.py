@@ -53,13 +53,16 @@ def dispatcher() -> None:
 
 @click.command(cls=Process)
 def sweeper() -> None:
-    """Rescue, resend, expire and purge."""
+    """Rescue, resend, expire, purge and collect."""
+    from worker import collector  # noqa: PLC0415
     from worker.sweeper import Sweeper  # noqa: PLC0415
 
     log.configure("sweeper")
     stop = _told_to_stop()
+    sweeping = Sweeper()
+    threading.Thread(target=collector.run, args=(stop,), name="collector", daemon=True).start()
     click.echo("ready")
-    Sweeper().run(stop)
+    sweeping.run(stop)
 
 
 @click.group()

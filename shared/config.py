@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     # How long things are kept
     job_hours: Seconds = 24  # a job ends within this, one way or the other
     result_days: Seconds = 30  # after a job's end its bytes are kept this long
+    orphan_hours: Seconds = 24  # an object that belongs to nothing is kept this long
 
     @field_validator("engines", mode="before")
     @classmethod

@@ -379,6 +379,19 @@ class EngineUnavailable(OctavoError):
     phase = "execution"
 
 
+class EngineDied(EngineUnavailable):
+    """The engine died while it held this page."""
+
+    def __init__(self, detail: str = "", *, suspect: bool, suspects: int = 0) -> None:
+        """`suspect`: the page was being touched, so it may be what killed the engine.
+
+        `suspects` counts all such pages: with 1, this page was alone.
+        """
+        super().__init__(detail)
+        self.suspects = suspects
+        self.blames = suspect
+
+
 class DependencyUnavailable(OctavoError):
     """A part that this needs does not answer; try again."""
 

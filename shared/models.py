@@ -207,6 +207,7 @@ class Work(Model):
     status: Mapped[WorkStatus] = mapped_column(server_default=WorkStatus.QUEUED)
     attempt: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    among: Mapped[int | None] = mapped_column(SmallInteger)  # company of a page that is suspected
     sends: Mapped[int] = mapped_column(server_default="0")
     due_at: Mapped[datetime] = mapped_column(server_default=NOW)
     turn_at: Mapped[datetime] = mapped_column(server_default=NOW)  # its place in its tenant's queue

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
@@ -24,13 +27,15 @@ from shared.errors import DependencyUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ObjectIdentifierTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 PART_BYTES = 8 * 1024**2
 """Size of a part of a multipart upload; smaller objects are put at once."""
 
-_MISSING = {"NoSuchKey", "404", "NotFound"}
+LISTED = 1000
+"""Objects listed, or deleted, by one request; no store does more."""
 
+_MISSING = {"NoSuchKey", "NoSuchUpload", "404", "NotFound"}
 
 CLIENT_ERRORS = (BotoCoreError, ClientError)
 """What a client raises of its own."""
@@ -101,6 +106,31 @@ def result_key(tenant: UUID, job_id: UUID, attempt: int, extension: str) -> str:
     return f"{job_prefix(tenant, job_id)}result/{attempt}/document.{extension}"
 
 
+@dataclass(frozen=True)
+class KeyParts:
+    """What a key says of its object."""
+
+    tenant: UUID
+    job_id: UUID
+    is_page: bool
+    result_attempt: int | None  # whose result it is; None where it is something else
+
+
+_KEY = re.compile(
+    r"([0-9a-f]{32})/([0-9a-f]{32})/(?:(pages)/\d+/\d+\.jpg|result/(\d+)/document\.\w+|.+)"
+)
+
+
+def parse_key(key: str) -> KeyParts | None:
+    """What a key says; None where it is none of a job's."""
+    found = _KEY.fullmatch(key)
+    if found is None:
+        return None
+    tenant, job_id, pages, attempt = found.groups()
+    result_attempt = int(attempt) if attempt else None
+    return KeyParts(UUID(hex=tenant), UUID(hex=job_id), pages is not None, result_attempt)
+
+
 def make_bucket(of: S3Client | None = None, name: str | None = None) -> None:
     """Make the bucket unless it is there."""
     chosen = of or _store()
@@ -150,23 +180,70 @@ def copy(source: str, target: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as the store lists it."""
+
+    key: str
+    stored_at: datetime
+
+
+def listing(prefix: str = "") -> Iterator[list[StoredObject]]:
+    """All objects whose keys begin with `prefix`, in order of their keys, LISTED at a time."""
+    with _typed_errors():
+        pages = _store().get_paginator("list_objects_v2")
+        listed = pages.paginate(
+            Bucket=_bucket(), Prefix=prefix, PaginationConfig={"PageSize": LISTED}
+        )
+        for page in listed:
+            yield [
+                StoredObject(entry["Key"], entry["LastModified"])
+                for entry in page.get("Contents", [])
+            ]
+
+
+def delete(keys: Sequence[str]) -> None:
+    """Delete the objects under the keys, at most a thousand; those that are gone already too."""
+    if not keys:
+        return
+    with _typed_errors():
+        answer = _store().delete_objects(
+            Bucket=_bucket(), Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        )
+    if answer.get("Errors"):  # in an answer of 200
+        raise DependencyUnavailable("The object store keeps what was to be deleted.")
+
+
 def delete_prefix(prefix: str) -> int:
     """Delete all objects whose keys begin with `prefix`; how many there were."""
     deleted = 0
-    with _typed_errors():
-        pages = _store().get_paginator("list_objects_v2").paginate(Bucket=_bucket(), Prefix=prefix)
-        for page in pages:
-            keys: list[ObjectIdentifierTypeDef] = [
-                {"Key": entry["Key"]} for entry in page.get("Contents", [])
-            ]
-            if keys:
-                answer = _store().delete_objects(
-                    Bucket=_bucket(), Delete={"Objects": keys, "Quiet": True}
-                )
-                if answer.get("Errors"):  # in an answer of 200
-                    raise DependencyUnavailable("The object store keeps what was to be deleted.")
-                deleted += len(keys)
+    for objects in listing(prefix):
+        delete([found.key for found in objects])
+        deleted += len(objects)
     return deleted
+
+
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """Parts in the store that are no object yet, and never will be if whoever sent them died."""
+
+    key: str
+    upload_id: str
+    begun_at: datetime
+
+
+def unfinished_uploads() -> Iterator[UnfinishedUpload]:
+    """Uploads in parts that were begun and neither completed nor aborted."""
+    with _typed_errors():
+        for page in _store().get_paginator("list_multipart_uploads").paginate(Bucket=_bucket()):
+            for entry in page.get("Uploads", []):
+                yield UnfinishedUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
+
+
+def abort_upload(key: str, upload_id: str) -> None:
+    """Take away the parts of an unfinished upload; nothing, where it is gone."""
+    with suppress(ObjectMissing), _typed_errors():
+        _store().abort_multipart_upload(Bucket=_bucket(), Key=key, UploadId=upload_id)
 
 
 class Writer:
@@ -212,13 +289,11 @@ class Writer:
             )
 
     def abort(self) -> None:
-        """Forget the parts stored so far; where that fails, the store's own expiry takes them."""
+        """Forget the parts stored so far; where that fails, they are collected as orphans."""
         if self._upload_id is None:
             return
-        with suppress(DependencyUnavailable), _typed_errors():
-            _store().abort_multipart_upload(
-                Bucket=_bucket(), Key=self._key, UploadId=self._upload_id
-            )
+        with suppress(DependencyUnavailable):
+            abort_upload(self._key, self._upload_id)
 
 
 @functools.cache

@@ -49,6 +49,7 @@ class Claim:
     queue: str
     attempt: int
     failures: int
+    among: int | None  # pages that the engine may hold while it reads this one; None: any number
 
 
 def recognise_queue(engine: str) -> str:
@@ -117,7 +118,7 @@ _CLAIM = text(
     UPDATE work SET status = 'running', attempt = attempt + 1, worker = :worker,
       lease_until = now() + make_interval(secs => :lease)
     WHERE id = :id AND status = 'queued' AND due_at <= now()
-    RETURNING id, kind, tenant, job_id, page_no, queue, attempt, failures
+    RETURNING id, kind, tenant, job_id, page_no, queue, attempt, failures, among
     """
 )
 
@@ -182,20 +183,29 @@ _RELEASE = text(
     """
     UPDATE work SET status = 'queued', sent_at = NULL, lease_until = NULL,
       failures = failures + :failures, due_at = now() + make_interval(secs => :delay),
-      turn_at = greatest(turn_at, now() + make_interval(secs => :delay))
+      turn_at = greatest(turn_at, now() + make_interval(secs => :delay)),
+      among = coalesce(:among, among)
     WHERE id = :id AND attempt = :attempt AND status = 'running'
     """
-)
+).bindparams(bindparam("among", type_=INTEGER))
 
 
-def release(session: Session, held: Claim, *, delay_seconds: float = 0) -> bool:
-    """Give work back through no fault of its own: no failure is counted."""
-    return _change(session, held, _RELEASE, failures=0, delay=delay_seconds)
+def release(
+    session: Session, held: Claim, *, delay_seconds: float = 0, among: int | None = None
+) -> bool:
+    """Give work back through no fault of its own: no failure is counted.
+
+    With `among`, it is next read in a company of so many pages at most.
+    """
+    return _change(session, held, _RELEASE, failures=0, delay=delay_seconds, among=among)
 
 
-def retry_later(session: Session, held: Claim) -> bool:
+def retry_later(
+    session: Session, held: Claim, *, failures: int = 1, among: int | None = None
+) -> bool:
     """Give failed work back; it comes due after 0, 1, 3, 7 ... seconds."""
-    return _change(session, held, _RELEASE, failures=1, delay=_backoff_seconds(held.failures))
+    delay = _backoff_seconds(held.failures)
+    return _change(session, held, _RELEASE, failures=failures, delay=delay, among=among)
 
 
 _PICK = text(
@@ -366,7 +376,7 @@ def is_overdue(session: Session, held: Claim) -> bool:
 def exhausted(session: Session) -> list[Claim]:
     """The claims whose lease ran out once too often; to be ended one by one."""
     query = text(
-        "SELECT id, kind, tenant, job_id, page_no, queue, attempt, failures FROM work "
+        "SELECT id, kind, tenant, job_id, page_no, queue, attempt, failures, among FROM work "
         "WHERE status = 'running' AND lease_until < now() AND failures + 1 >= :max_failures LIMIT 100"
     )
     rows = session.execute(query, {"max_failures": settings().max_failures})
@@ -394,7 +404,15 @@ def _backoff_seconds(failures: int) -> int:
 def _claim_of(row: Row[Any]) -> Claim:
     kind = WorkKind(row.kind)
     return Claim(
-        row.id, kind, row.tenant, row.job_id, row.page_no, row.queue, row.attempt, row.failures
+        row.id,
+        kind,
+        row.tenant,
+        row.job_id,
+        row.page_no,
+        row.queue,
+        row.attempt,
+        row.failures,
+        row.among,
     )
 
 

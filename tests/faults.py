@@ -36,7 +36,7 @@ def running(name: str = "fake", **limits: float) -> Iterator[EngineHost]:
 
 @contextmanager
 def fake_settings(state: Path | None = None, **settings: object) -> Iterator[None]:
-    """OCTAVO_FAKE_* in the environment: `slots`, `delay_seconds`, `slow_seconds`, `faults`."""
+    """OCTAVO_FAKE_* in the environment: `slots`, `delay_seconds`, `faults` and so on."""
     named = {f"OCTAVO_FAKE_{name.upper()}": str(value) for name, value in settings.items()}
     if state is not None:
         named["OCTAVO_FAKE_STATE"] = str(state)

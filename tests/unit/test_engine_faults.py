@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from PIL import Image
 
 from shared.errors import (
+    EngineDied,
     EngineUnavailable,
     InternalError,
     OctavoError,
@@ -25,7 +27,8 @@ from shared.errors import (
 from shared.options import Task
 from tests.faults import LIMITS, fake_settings, jpeg, page, page_image, running
 from tests.unit.test_engine_host import PAGE, SLOW, fake_text, wait_until
-from worker.engine.errors import EngineDied, ReadingCancelled
+from worker.engine import spawn
+from worker.engine.errors import ReadingCancelled
 from worker.engine.faults import Fault, marked
 from worker.engine.host import EngineHost
 from worker.engine.protocol import Cancelled, Done, FromChild
@@ -56,10 +59,17 @@ def death_of(reading: Reading, seconds: float = 5) -> EngineDied:
     return error
 
 
+IDLE_CHILD = """
+import sys
+from worker.engine import child
+child.serve.__kwdefaults__["idle_check_seconds"] = 0.1
+child.main(sys.argv[1], int(sys.argv[2]))
+"""
+
 # Death
 
 
-@pytest.mark.parametrize("fault", [Fault.SEGFAULT, Fault.KILLED])
+@pytest.mark.parametrize("fault", [Fault.SEGFAULT, Fault.KILLED, Fault.OUT_OF_MEMORY])
 def test_a_page_that_kills_the_engine_is_the_only_suspect(fault: Fault) -> None:
     with faulty(fault) as host:
         neighbours = [host.submit(SLOW, task=Task.TEXT) for _ in range(5)]
@@ -67,11 +77,35 @@ def test_a_page_that_kills_the_engine_is_the_only_suspect(fault: Fault) -> None:
 
         killer = death_of(read(host, fault))
 
-        assert killer.suspect and killer.blames and killer.suspects == 1
+        assert killer.blames and killer.suspects == 1
         assert killer.retryable and killer.code == "engine_unavailable"
         deaths = [death_of(neighbour, 1) for neighbour in neighbours]
-        assert not any(death.suspect or death.blames for death in deaths)
+        assert not any(death.blames for death in deaths)
         assert read(host).result(5).text == fake_text(PAGE)
+
+
+def test_an_engine_that_dies_of_many_pages_together_makes_suspects_of_all() -> None:
+    with faulty("poison") as host:
+        neighbours = [host.submit(SLOW, task=Task.TEXT) for _ in range(5)]
+        wait_until(lambda: all(neighbour.steps for neighbour in neighbours))
+
+        killer = death_of(read(host, Fault.POISON))
+
+        deaths = [killer, *(death_of(neighbour, 1) for neighbour in neighbours)]
+        assert all(death.blames and death.suspects == 6 for death in deaths)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [("segfault", "SIGSEGV"), ("killed", "SIGKILL"), ("out_of_memory", "exit status 1")],
+)
+def test_what_an_engine_died_of_is_written_down(fault: str, status: str) -> None:
+    with faulty(fault) as host, structlog.testing.capture_logs() as logs:
+        death_of(read(host, Fault(fault)))
+        wait_until(lambda: any(line["event"] == "engine_died" for line in logs))
+
+    [died] = [line for line in logs if line["event"] == "engine_died"]
+    assert (died["status"], died["pages"], died["suspects"]) == (status, 1, 1)
 
 
 def test_after_kill_9_all_pages_are_released_within_a_second_and_the_next_is_read() -> None:
@@ -85,7 +119,7 @@ def test_after_kill_9_all_pages_are_released_within_a_second_and_the_next_is_rea
         deaths = [death_of(reading) for reading in readings]
 
         assert time.monotonic() - killed < 1
-        assert all(death.suspect and death.suspects == 30 for death in deaths)
+        assert all(death.blames and death.suspects == 30 for death in deaths)
         assert read(host).result(5).text == fake_text(PAGE)
         assert host.pid != dead
         assert host.vitals.deaths == 1
@@ -99,8 +133,34 @@ def test_pages_that_wait_for_a_slot_survive_the_engines_death() -> None:
 
         os.kill(host.pid, signal.SIGKILL)
 
-        assert death_of(held).suspect
+        assert death_of(held).blames
         assert waiting.result(5).text == fake_text(PAGE)
+
+
+def test_a_page_that_waits_for_the_engine_to_start_goes_on_all_the_while() -> None:
+    with faulty("slow") as host, fake_settings(start_seconds=1):
+        os.kill(host.pid, signal.SIGKILL)
+        wait_until(lambda: host.vitals.deaths == 1)
+        waiting = read(host)
+
+        assert not host.await_ready(0)
+        assert waiting.progressed() and waiting.progressed()
+
+        assert host.await_ready(5)
+        assert waiting.result(5).text == fake_text(PAGE)
+
+
+def test_pages_that_wait_are_given_back_when_a_start_fails(tmp_path: Path) -> None:
+    with (
+        faulty("slow") as host,
+        fake_settings(tmp_path, faults="start:1", start_seconds=0.5),
+    ):
+        os.kill(host.pid, signal.SIGKILL)
+        wait_until(lambda: host.vitals.deaths == 1)
+
+        assert not error_of(read(host)).blames
+        assert not host.broken
+        assert host.await_ready(10)
 
 
 def test_a_sticky_device_error_costs_one_respawn_and_no_page(tmp_path: Path) -> None:
@@ -121,7 +181,7 @@ def test_a_hung_engine_is_killed_for_lack_of_progress() -> None:
 
         death = death_of(read(host, Fault.HANG))
 
-        assert death.suspect
+        assert death.blames
         assert 0.4 < time.monotonic() - begun < 2
         assert read(host).result(5).text == fake_text(PAGE)
 
@@ -133,7 +193,7 @@ def test_a_frozen_engine_is_killed_for_lack_of_progress() -> None:
 
         os.kill(host.pid, signal.SIGSTOP)
 
-        assert death_of(reading, 2).suspect
+        assert death_of(reading, 2).blames
         assert read(host).result(5).text == fake_text(PAGE)
 
 
@@ -296,6 +356,30 @@ def test_an_engine_that_hangs_at_its_start_is_killed() -> None:
     host.stop()
 
 
+def test_an_engine_that_misreads_its_golden_page_after_a_respawn_gets_no_pages(
+    tmp_path: Path,
+) -> None:
+    with faulty("golden:1+", tmp_path) as host:
+        assert read(host).result(5).text == fake_text(PAGE)
+
+        os.kill(host.pid, signal.SIGKILL)
+        wait_until(lambda: host.vitals.deaths == 1)
+        waiting = read(host)
+
+        assert not error_of(waiting, 10).blames
+        wait_until(lambda: host.broken, 10)
+
+
+def test_an_engine_that_turns_sick_while_it_idles_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawn, "CHILD", ("-c", IDLE_CHILD))
+    with faulty("golden:2+", tmp_path) as host:
+        wait_until(lambda: host.broken, 10)
+
+        assert host.vitals.deaths == 1
+
+
 def test_a_crash_loop_ends_and_releases_who_waits() -> None:
     with faulty("slow") as host, fake_settings(faults="start"):
         held = host.submit(SLOW, task=Task.TEXT)
@@ -307,7 +391,7 @@ def test_a_crash_loop_ends_and_releases_who_waits() -> None:
 
         error = error_of(waiting, 10)
         assert isinstance(error, EngineUnavailable) and not error.blames
-        assert host.broken
+        wait_until(lambda: host.broken, 10)
 
 
 def test_nobody_waits_for_ever_when_the_supervisor_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ import psutil
 import pytest
 
 from shared.document import FinishReason
-from shared.errors import EngineUnavailable, PageUnreadable
+from shared.errors import EngineDied, EngineUnavailable, PageUnreadable
 from shared.options import Task
 from tests.faults import fake_settings, page_image, running
 from worker.engine import host as host_module
 from worker.engine import life
-from worker.engine.errors import EngineDied, ReadingCancelled
+from worker.engine.errors import ReadingCancelled
 from worker.engine.faults import Fault
 from worker.engine.host import EngineHost
 

@@ -1,22 +1,8 @@
-"""How a reading ends when its page is not to blame, or perhaps is."""
+"""How a reading ends that nobody waits for any more."""
 
 from __future__ import annotations
 
 from shared.errors import EngineUnavailable
-
-
-class EngineDied(EngineUnavailable):
-    """The engine died while it held this page."""
-
-    def __init__(self, detail: str = "", *, suspect: bool, suspects: int = 0) -> None:
-        """`suspect`: the page was being touched, so it may be what killed the engine.
-
-        `suspects` counts all such pages: with 1, this page was alone.
-        """
-        super().__init__(detail)
-        self.suspect = suspect
-        self.suspects = suspects
-        self.blames = suspect
 
 
 class ReadingCancelled(EngineUnavailable):

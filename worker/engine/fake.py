@@ -5,8 +5,9 @@ What it does is set by the environment, which the host hands on:
     OCTAVO_FAKE_SLOTS          how many pages it holds at once (64)
     OCTAVO_FAKE_DELAY_SECONDS  how long each page takes, all held ones side by side (0)
     OCTAVO_FAKE_SLOW_SECONDS   how long a page with the mark SLOW takes (5)
-    OCTAVO_FAKE_FAULTS         which faults it has, `hang,segfault:1,start:2`; with a number, only
-                               that many times, over all its lives
+    OCTAVO_FAKE_START_SECONDS  how long it takes to start (0)
+    OCTAVO_FAKE_FAULTS         which faults it has, `hang,segfault:1,golden:2+`; with a number, only
+                               that many times, over all its lives; with a plus, after so many
     OCTAVO_FAKE_STATE          a folder, in which it counts those times
 
 Marks are looked for only where there are faults, because that needs the page's pixels.
@@ -18,8 +19,9 @@ import ctypes
 import json
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +36,8 @@ STEP_SECONDS = 0.005
 WORD = "again "
 WORDS_A_STEP = 50
 MAX_ENDLESS_WORDS = 2_000  # where the page has no limit of its own
-TOO_LONG_BYTES = 8 * 1024**2
+TOO_LONG_BYTES = 33 * 10**6  # three times in an answer
+POISON_SECONDS = 0.2  # until it works: time for others to come
 
 
 class DeviceError(RuntimeError):
@@ -47,20 +50,20 @@ class FaultBook:
     def __init__(self, faults: str, state: Path | None) -> None:
         """`faults` as in OCTAVO_FAKE_FAULTS. Raises ValueError for a fault that is none."""
         self._state = state
-        self._times: dict[Fault, int | None] = {}
+        self._strikes: dict[Fault, Callable[[int], bool] | None] = {}
         for word in filter(None, faults.split(",")):
             name, _, times = word.partition(":")
-            self._times[Fault(name)] = int(times) if times else None
+            self._strikes[Fault(name)] = _strikes(times) if times else None
 
     def __bool__(self) -> bool:
-        return bool(self._times)
+        return bool(self._strikes)
 
     def strikes(self, fault: Fault) -> bool:
         """Whether the fault happens now; if so, it is counted."""
-        if fault not in self._times:
+        if fault not in self._strikes:
             return False
-        times = self._times[fault]
-        return times is None or self._count(fault) <= times
+        at = self._strikes[fault]
+        return at is None or at(self._count(fault))
 
     def _count(self, fault: Fault) -> int:
         assert self._state is not None, "a fault with a number needs OCTAVO_FAKE_STATE"
@@ -68,6 +71,12 @@ class FaultBook:
         with count.open("ab") as file:  # appending is atomic, and survives what the fault does
             file.write(b"x")
         return count.stat().st_size
+
+
+def _strikes(times: str) -> Callable[[int], bool]:
+    """Whether a fault happens the n-th time: `2` says the first two times, `2+` all after them."""
+    limit = int(times.removesuffix("+"))
+    return (lambda n: n > limit) if times.endswith("+") else (lambda n: n <= limit)
 
 
 @dataclass
@@ -152,12 +161,16 @@ class FakeEngine:
                 ctypes.string_at(0)
             case Fault.KILLED:
                 os.kill(os.getpid(), signal.SIGKILL)
+            case Fault.OUT_OF_MEMORY:
+                bytearray(sys.maxsize)
             case Fault.DEVICE_ERROR:
                 raise DeviceError("the device failed")
 
     def _go_on(self) -> Iterator[Event]:
         time.sleep(STEP_SECONDS)
         for page in list(self._held.values()):
+            if page.fault is Fault.POISON and self._is_due(page):
+                ctypes.string_at(0)
             if page.fault is Fault.ENDLESS:
                 yield from self._babble(page)
             if self._is_due(page):
@@ -173,7 +186,8 @@ class FakeEngine:
         assert page.begun_at is not None
         if page.fault is Fault.ENDLESS:
             return page.words >= page.limit
-        wait = self._slow_seconds if page.fault is Fault.SLOW else self._delay_seconds
+        waits = {Fault.SLOW: self._slow_seconds, Fault.POISON: POISON_SECONDS}
+        wait = waits.get(page.fault, self._delay_seconds) if page.fault else self._delay_seconds
         return time.monotonic() - page.begun_at >= wait
 
     def _failed(self, page: _Page, error: OctavoError) -> Failed:
@@ -251,6 +265,7 @@ def build() -> FakeEngine:
     """The fake that the environment describes."""
     state = os.environ.get("OCTAVO_FAKE_STATE")
     faults = FaultBook(os.environ.get("OCTAVO_FAKE_FAULTS", ""), Path(state) if state else None)
+    time.sleep(float(os.environ.get("OCTAVO_FAKE_START_SECONDS", "0")))
     if faults.strikes(Fault.START):
         raise DeviceError("the device is not there")
     return FakeEngine(

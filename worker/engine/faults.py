@@ -27,12 +27,14 @@ class Fault(StrEnum):
     HANG = "hang"  # the engine stands still on this page, for ever
     SEGFAULT = "segfault"  # it dies of a null pointer
     KILLED = "killed"  # it is killed, as the kernel does where memory is out
+    OUT_OF_MEMORY = "out_of_memory"  # it asks for more memory than there is
+    POISON = "poison"  # it dies once it goes on with this page and all others that it holds
     DEVICE_ERROR = "device_error"  # a step raises, as a sticky error of a card makes every step do
     WRONG_ANSWER = "wrong_answer"  # answers come for other pages, and then the right one
     DOUBLE_ANSWER = "double_answer"
     ENDLESS = "endless"  # the text does not stop by itself
     GARBAGE = "garbage"  # text that nobody can store: NUL, lone surrogates, terminal escapes
-    TOO_LONG = "too_long"  # one answer of 8 MiB
+    TOO_LONG = "too_long"  # one answer of 100 MB
     NONSENSE = "nonsense"  # an answer that is no recognition
     SLOW = "slow"  # goes on, step by step, for OCTAVO_FAKE_SLOW_SECONDS
     UNREADABLE = "unreadable"

@@ -119,6 +119,10 @@ class EngineHost:
         if self._ready is None:
             raise EngineUnavailable(f"The engine {self.name} did not start.\n{self._last_words}")
 
+    def await_ready(self, seconds: float) -> bool:
+        """Whether the engine takes pages now, or does within so many seconds."""
+        return self.vitals.serving.wait(seconds)
+
     def stop(self) -> None:
         """End the engine. Pages that it holds end in EngineDied, nobody blamed."""
         self._stopping.set()
@@ -142,7 +146,7 @@ class EngineHost:
         `on_text` hears the text as it grows, from engines that stream; it is called by the
         supervisor and must be quick. `among` is how many pages, this one included, the engine may
         hold meanwhile: for a page that is suspected of having killed it. A page waits here while
-        the engine has no room or is being spawned again.
+        the engine has no room or is being spawned again; where that fails it ends, nobody blamed.
         Raises EngineUnavailable where the engine is stopped or broken, PageUnreadable where the
         image has too many bytes.
         """
@@ -202,6 +206,7 @@ class EngineHost:
         except LifeEnded as ended:
             end = ended
         finally:
+            self.vitals.serving.clear()
             self._mourn(life, life.bury(end))
 
     def _serve(self, life: Life) -> None:
@@ -211,6 +216,7 @@ class EngineHost:
                 self._ready = life.ready
                 self._pid = life.pid
                 log.info("engine_started", engine=self.name, **life.facts())
+                self.vitals.serving.set()
                 self._settled.set()
         raise LifeEnded("stopped", blames=False)
 
@@ -224,7 +230,9 @@ class EngineHost:
             log.error("engine_died", engine=self.name, **facts)
 
     def _start_failed(self, facts: dict[str, Any]) -> None:
-        """Wait a little before the next try, or give up."""
+        """Give back the pages that wait, and wait a little before the next try, or give up."""
+        while self._inbox.waiting:
+            self._inbox.waiting.popleft().fail(self._gone())
         self._last_words = facts.get("output", "")
         self._failed_starts.append(time.monotonic())
         log.error("engine_start_failed", engine=self.name, **facts)

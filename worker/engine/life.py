@@ -13,9 +13,9 @@ from typing import Any
 
 import structlog
 
-from shared.errors import InternalError, OctavoError, PageTimeout, PageTooLong
+from shared.errors import EngineDied, InternalError, OctavoError, PageTimeout, PageTooLong
 from worker.engine import output
-from worker.engine.errors import EngineDied, ReadingCancelled
+from worker.engine.errors import ReadingCancelled
 from worker.engine.inbox import Inbox
 from worker.engine.protocol import (
     Cancel,
@@ -53,10 +53,11 @@ class Limits:
 class LifeEnded(Exception):
     """The child is gone, or has to go; the message says why."""
 
-    def __init__(self, why: str, *, blames: bool = True) -> None:
-        """`blames`: what the child was touching may be the cause."""
+    def __init__(self, why: str, *, blames: bool = True, by_itself: bool = False) -> None:
+        """`blames`: what the child was touching may be the cause. `by_itself`: nobody ended it."""
         super().__init__(why)
         self.blames = blames
+        self.by_itself = by_itself
 
 
 @dataclass
@@ -117,7 +118,7 @@ class Life:
                 if events & selectors.EVENT_READ:
                     key.data()
         except (OSError, EOFError) as error:
-            raise LifeEnded("ended by itself") from error
+            raise LifeEnded("ended by itself", by_itself=True) from error
         except ProtocolError as error:
             raise LifeEnded(f"broke the protocol: {error}") from error
         if time.monotonic() - self._watched >= WATCH_SECONDS:
@@ -281,7 +282,7 @@ class Life:
         self._selector.close()
         return self.facts() | {
             "why": str(end),
-            "status": self._child.bury(),
+            "status": self._child.bury(ended_by_itself=end.by_itself),
             "pages": len(self._flights),
             "suspects": len(suspects),
             "output": self._child.last_words(),

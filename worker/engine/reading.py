@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -18,8 +19,9 @@ log = structlog.get_logger()
 
 @dataclass
 class Vitals:
-    """Counts over the life of a host, read by any thread and written by its supervisor."""
+    """How the engine is, over all its lives; read by any thread and written by its supervisor."""
 
+    serving: threading.Event = field(default_factory=threading.Event)  # started, and not dead
     steps: int = 0  # of the engine, over all its deaths
     deaths: int = 0
     ignored_answers: int = 0  # for another page than the one they named, or twice
@@ -67,11 +69,14 @@ class Reading:
     def progressed(self) -> bool:
         """Whether the page went on since this was last asked.
 
-        A page that waits for its first step goes on when the engine does.
+        A page that waits for its first step goes on when the engine does, and while the engine is
+        being started: that takes as long as it takes, and is no fault of a page.
         """
         before, self._seen = self._seen, (self.steps, self._vitals.steps)
         own, engine = self._seen
-        return own > before[0] if own else engine > before[1]
+        if own:
+            return own > before[0]
+        return engine > before[1] or not self._vitals.serving.is_set()
 
     def hear(self, text: str) -> None:
         """Pass on text that the engine has read; a listener that raises hears no more."""

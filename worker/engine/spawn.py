@@ -14,8 +14,10 @@ from pathlib import Path
 
 from worker.engine.protocol import FromChild, FromHost, encode, from_child
 
+CHILD = ("-m", "worker.engine.child")
 SOCKET_BUFFER_BYTES = 4 * 1024**2  # a whole page; the kernel may give less
 CHUNK_BYTES = 1024**2
+EXIT_SECONDS = 1
 BURY_SECONDS = 10  # a process that hangs in a device driver outlives even SIGKILL
 OUTPUT_LINES = 20
 OUTPUT_LINE_BYTES = 500
@@ -50,7 +52,7 @@ class Child:
         self.socket.settimeout(0)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "worker.engine.child", engine, str(theirs.fileno())],
+                [sys.executable, "-P", *CHILD, engine, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=environment(os.environ),
                 cwd="/",
@@ -120,8 +122,11 @@ class Child:
         lines = self._written.decode(errors="replace").splitlines()[-OUTPUT_LINES:]
         return "\n".join(line[-OUTPUT_LINE_BYTES:] for line in lines)
 
-    def bury(self) -> str:
+    def bury(self, *, ended_by_itself: bool) -> str:
         """Kill what is left, give everything back, and say how the process ended."""
+        if ended_by_itself:  # and is on its way out: killed now, it would not say of what
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(EXIT_SECONDS)
         self._process.kill()  # nothing, where it has ended
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(BURY_SECONDS)

@@ -37,9 +37,7 @@ def carry_out(
     Work that is not queued is somebody else's, cancelled, or done: then nothing happens.
     """
     heartbeat = process.heartbeat()
-    with transaction() as session:
-        claim = work.claim(session, work_id, heartbeat.worker_id)
-        loaded = load(session, claim) if claim else None
+    claim, loaded = _begin(work_id, heartbeat.worker_id, load)
     if claim is None or loaded is None:
         return
     facts = {"job_id": claim.job_id.hex, "page": claim.page_no, "attempt": claim.attempt}
@@ -48,6 +46,23 @@ def carry_out(
             do(held, loaded)
         except OctavoError as error:
             settle(held, error)
+
+
+def _begin(
+    work_id: int, worker_id: str, load: Callable[[Session, Claim], Loaded | None]
+) -> tuple[Claim | None, Loaded | None]:
+    try:
+        with transaction() as session:
+            claim = work.claim(session, work_id, worker_id)
+            return claim, load(session, claim) if claim else None
+    except DependencyUnavailable:
+        raise
+    except Exception:
+        # What crashed took the claim back with it. Claimed by itself, its lease runs out and the
+        # failure is counted; else the work would be sent again for ever.
+        with transaction() as session:
+            work.claim(session, work_id, worker_id)
+        raise
 
 
 def settle(held: Held, error: OctavoError) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from shared import pages, storage
+from shared import pages, storage, work
+from shared.db import transaction
 from shared.errors import PageUnreadable
 from shared.options import JobOptions
 from shared.work import Claim
@@ -14,6 +15,8 @@ from worker import process
 from worker.app import app
 from worker.heartbeat import Held
 from worker.tasks.attempt import carry_out, store
+
+LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,16 @@ class _Assignment:
 
 @app.task(name="recognise")
 def recognise(work_id: int) -> None:
-    """Read one page and store what the engine says of it."""
+    """Read one page and store what the engine says of it.
+
+    While the engine is started again nothing is claimed: what waits here is only a message, and
+    the page may go to another worker.
+    """
+    while not process.engine().await_ready(LOOK_SECONDS):
+        if process.heartbeat().draining:
+            with transaction() as session:
+                work.unsend(session, [work_id])
+            return
     carry_out(work_id, _load, _read)
 
 
@@ -38,7 +50,7 @@ def _read(held: Held, assignment: _Assignment) -> None:
         image = storage.get(assignment.image_key)
     except storage.ObjectMissing as error:
         raise PageUnreadable("The page's image is gone from the store.") from error
-    reading = process.engine().submit(image, task=assignment.options.task)
+    reading = process.engine().submit(image, task=assignment.options.task, among=held.claim.among)
     held.progressed, held.give_up = reading.progressed, reading.cancel
     recognition = reading.result()
     store(held, lambda session: pages.succeed(session, held.claim, recognition))
