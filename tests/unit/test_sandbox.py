@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import signal
 import socket
@@ -183,7 +184,7 @@ def test_a_child_that_does_not_answer_is_killed_by_the_clock() -> None:
         child = only_child()
         child.suspend()
 
-        with pytest.raises(DocumentTooExpensive, match=r"0\.4 s"):
+        with pytest.raises(DocumentTooExpensive, match=r"0\.3 s"):
             document.render(0)
         assert eventually(lambda: is_gone(child.pid))
         document.render(1)
@@ -220,11 +221,10 @@ def test_children_end_with_their_zygote() -> None:
     with opened(documents.spinning_pdf()) as document, ThreadPoolExecutor(1) as threads:
         rendering = threads.submit(document.render, 0)
         for _ in range(2):  # it is tried once more
+            assert eventually(lambda: is_busy(only_child().pid), seconds=20)
             child = only_child().pid
-            assert eventually(partial(is_busy, child))
             zygote().kill()
             assert eventually(partial(is_dead, child))
-            assert eventually(lambda: rendering.done() or bool(zygote().children()))
 
         with pytest.raises(DependencyUnavailable):
             rendering.result()
@@ -335,7 +335,7 @@ def test_a_zygote_inherits_no_descriptor() -> None:
 
     assert [links.pop(number) for number in (0, 1)] == ["/dev/null"] * 2
     del links[2]  # the worker's log
-    assert len(links) == 2  # its socket, and the child's pidfd
+    assert len(links) == 3, links  # its socket, the child's pidfd, the rules of Landlock
 
 
 @as_root
@@ -350,11 +350,12 @@ def test_a_child_has_its_socket_its_document_and_its_pixels_only() -> None:
 
 
 @as_root
-def test_a_child_of_root_is_nobody() -> None:
+def test_a_child_of_root_has_a_uid_that_nobody_else_has() -> None:
     with opened(documents.pdf(1)):
-        child = only_child()
+        [uid] = set(only_child().uids()) | set(only_child().gids())
 
-        assert set(child.uids()) | set(child.gids()) == {65534}
+    assert uid in range(60_578, 61_184)
+    assert uid not in {user.pw_uid for user in pwd.getpwall()}
 
 
 @as_root
@@ -365,72 +366,6 @@ def test_a_child_is_limited_even_where_its_pages_are_not() -> None:
     seconds = int(LIMITS.page_seconds) * (PAGES_PER_CHILD + 2)
     assert re.search(rf"Max cpu time +\d+ +{seconds} ", limits)
     assert re.search(r"Max core file size +0 +0 ", limits)
-
-
-ATTEMPTS = """
-import json, os, resource, sys
-from mmap import mmap
-from tests.unit.test_sandbox import LIMITS
-from shared.media import MediaType
-from worker.pipeline import zygote
-from worker.pipeline.sandbox import sealed_memory
-
-document = os.open(sys.executable, os.O_RDONLY)
-pixels = sealed_memory(3_000)
-file = open("written", "wb", buffering=0)
-order = zygote.Order(MediaType(sys.argv[1]), LIMITS, -1, document, pixels)
-refused = {}
-
-def attempt(name, action):
-    try:
-        action()
-    except (OSError, MemoryError, ValueError) as error:
-        refused[name] = type(error).__name__
-
-def fork():
-    if os.fork() == 0:
-        os._exit(0)
-
-zygote.confine(order)
-mmap(pixels, 3_000)[:] = bytes(3_000)
-attempt("fork", fork)
-attempt("write a file", lambda: file.write(b"x"))
-attempt("enlarge the pixels", lambda: os.ftruncate(pixels, 4_000))
-attempt("write past the pixels", lambda: os.pwrite(pixels, b"x", 3_000))
-attempt("write into the document", lambda: os.write(document, b"x"))
-attempt("allocate 2 GiB", lambda: bytearray(2 * 1024**3))
-attempt("be open to a debugger", lambda: os.open("/proc/self/mem", os.O_RDONLY))
-attempt("raise a limit", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1)))
-attempt("open many files", lambda: [os.dup(document) for _ in range(16)])
-print(json.dumps(refused))
-"""
-
-EVERYTHING = {
-    "fork",
-    "write a file",
-    "enlarge the pixels",
-    "write past the pixels",
-    "write into the document",
-    "allocate 2 GiB",
-    "open many files",
-    "be open to a debugger",
-    "raise a limit",
-}
-
-
-@pytest.mark.parametrize(
-    ("media_type", "allowed"),
-    [(MediaType.PDF, set()), (MediaType.PNG, set()), (MediaType.HEIC, {"fork"})],
-)
-def test_a_child_can_do_nothing_but_draw(
-    media_type: MediaType, allowed: set[str], tmp_path: Path
-) -> None:
-    program = [sys.executable, "-c", ATTEMPTS, media_type]
-    here = {"PYTHONPATH": str(Path(__file__).parents[2])}
-
-    said = subprocess.run(program, cwd=tmp_path, env=here, capture_output=True, check=True)
-
-    assert set(json.loads(said.stdout)) == EVERYTHING - allowed
 
 
 def test_a_child_ends_with_its_cpu_time_even_where_nobody_watches() -> None:

@@ -16,6 +16,9 @@ BYTES_PER_PIXEL = 3
 MESSAGE_BYTES = 16 * 1024
 """The longest message between any two processes of the sandbox."""
 
+DETAIL_CHARACTERS = 300
+"""The longest text that a child may say of an error."""
+
 PAGES_PER_CHILD = 50
 """A child is replaced after so many pages: what a parser keeps between pages stays small."""
 
@@ -50,7 +53,7 @@ class Limits:
     @property
     def answer_seconds(self) -> float:
         """How long, by the clock, a child may take for one answer."""
-        return 2 * self.page_seconds
+        return 1.5 * self.page_seconds
 
     def check_dimensions(self, width: int, height: int) -> None:
         """Raise ImageDimensions where a page image of this size is not allowed."""

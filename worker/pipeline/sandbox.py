@@ -1,6 +1,6 @@
 """Children that open hostile documents, as the worker sees them.
 
-A child has one document and what `zygote.confine` leaves it. It is asked by short messages and
+A child has one document and what `confinement` leaves it. It is asked by short messages and
 answers by short messages; pixels lie in memory that is ours, sized and sealed before the child has
 it. Nothing that it says is believed: an answer is read by its schema, a size is held against the
 memory, a text is data. Its end, and its lateness, are answers too.
@@ -19,13 +19,15 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from mmap import PROT_READ, mmap
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import structlog
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -39,7 +41,10 @@ from shared.errors import (
     OctavoError,
 )
 from shared.media import MediaType
-from worker.pipeline.limits import BYTES_PER_PIXEL, MESSAGE_BYTES, Limits
+from worker.pipeline.confinement import Layer
+from worker.pipeline.limits import BYTES_PER_PIXEL, DETAIL_CHARACTERS, MESSAGE_BYTES, Limits
+
+log = structlog.get_logger()
 
 
 class ChildLost(Exception):
@@ -62,7 +67,7 @@ def open_child(
     Raises DocumentInvalid, DocumentEncrypted, DocumentTooExpensive or ImageDimensions where it says
     so, ChildLost or ZygoteLost where it cannot, and DependencyUnavailable where no child can be had.
     """
-    child = _start(document, media_type, limits)
+    child = start_child(document, media_type, limits, fork=_nursery.fork)
     try:
         child.open(password)
     except BaseException:
@@ -71,7 +76,8 @@ def open_child(
     return child
 
 
-def _start(document: int, media_type: MediaType, limits: Limits) -> Child:
+def start_child(document: int, media_type: MediaType, limits: Limits, *, fork: Fork) -> Child:
+    """A new child that has not opened its document; raises as `open_child` where none can be had."""
     with ExitStack() as held:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         held.enter_context(ours)
@@ -80,7 +86,7 @@ def _start(document: int, media_type: MediaType, limits: Limits) -> Child:
         order = {"media_type": media_type, "limits": asdict(limits)}
         with theirs:
             descriptors = [theirs.fileno(), document, pixels]
-            zygote, process = _nursery.fork(json.dumps(order).encode(), descriptors)
+            zygote, process = fork(json.dumps(order).encode(), descriptors)
         held.callback(os.close, process)
         held.pop_all()  # the child's to close
     return Child(ours, process=process, pixels=pixels, limits=limits, zygote=zygote)
@@ -103,13 +109,16 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+_Number = Annotated[int, Field(ge=0, lt=2**31)]  # one of thousands of digits cannot be printed
+
+
 class _Opened(_Answer):
-    pages: int = Field(ge=0)
+    pages: _Number
 
 
 class _Drawn(_Answer):
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
+    width: _Number
+    height: _Number
 
 
 class _Refused(_Answer):
@@ -119,7 +128,7 @@ class _Refused(_Answer):
     def as_error(self) -> OctavoError:
         """The error of that code, with as much of the text as can be printed."""
         detail = "".join(letter for letter in self.detail if letter.isprintable())
-        return _REFUSALS.get(self.error, DocumentInvalid)(detail)
+        return _REFUSALS.get(self.error, DocumentInvalid)(detail[:DETAIL_CHARACTERS])
 
 
 _OPENED: TypeAdapter[_Opened | _Refused] = TypeAdapter(_Opened | _Refused)
@@ -242,24 +251,39 @@ from worker.pipeline.zygote import main
 main(int(sys.argv[2]))
 """
 _ROOT = Path(__file__).parents[2]
+_LAYERS: TypeAdapter[dict[str, Layer]] = TypeAdapter(dict[str, Layer])
 
 
 class Zygote:
     """A process that forks children. It ends with us, and its children end with it."""
 
-    def __init__(self) -> None:
-        """Start it, without waiting until it is ready."""
+    layers: dict[str, Layer]
+    """What its children are confined by, and what this host does not allow."""
+
+    def __init__(self, program: str = _START) -> None:
+        """Start it, and wait until it is ready; raises OSError where it does not get so far."""
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(_ZYGOTE_SECONDS)
         started: Future[int] = Future()
-        keeper = threading.Thread(target=_keep_zygote, args=(theirs, started), daemon=True)
+        keeper = threading.Thread(target=_keep_zygote, args=(program, theirs, started), daemon=True)
         keeper.start()
         try:
             self._process = started.result(_ZYGOTE_SECONDS)
         except OSError:
             self._control.close()
             raise
+        try:
+            self.layers = self._hear_layers()
+        except OSError:
+            self.close()
+            raise
+
+    def _hear_layers(self) -> dict[str, Layer]:
+        report = self._control.recv(MESSAGE_BYTES)
+        if not report:
+            raise ConnectionResetError("a zygote ended before it was ready")
+        return _LAYERS.validate_json(report)
 
     def fork(self, order: bytes, descriptors: list[int]) -> int:
         """The pidfd of a new child; raises OSError where the zygote is gone."""
@@ -292,12 +316,12 @@ class Zygote:
         os.close(self._process)
 
 
-def _keep_zygote(control: socket.socket, started: Future[int]) -> None:
+def _keep_zygote(program: str, control: socket.socket, started: Future[int]) -> None:
     """Start a zygote on `control`, and stay until it ends, for then it is reaped.
 
     In a thread of its own, since a zygote is killed when the thread that started it ends.
     """
-    command = [sys.executable, "-I", "-c", _START, str(_ROOT), str(control.fileno())]
+    command = [sys.executable, "-I", "-c", program, str(_ROOT), str(control.fileno())]
     with control:
         try:
             process = subprocess.Popen(  # noqa: S603 (nothing of it comes from outside)
@@ -336,7 +360,7 @@ class _Nursery:
                 raise DependencyUnavailable("documents cannot be opened now") from error
 
     def _fork(self, order: bytes, descriptors: list[int]) -> tuple[Zygote, int]:
-        zygote = self._zygote = self._zygote or Zygote()
+        zygote = self._zygote = self._zygote or _announced(Zygote())
         try:
             return zygote, zygote.fork(order, descriptors)
         except OSError:
@@ -351,6 +375,17 @@ class _Nursery:
             self._zygote.abandon()
             self._zygote = None
 
+
+def _announced(zygote: Zygote) -> Zygote:
+    """Say aloud what its children are not protected by."""
+    missing = {name: layer.detail for name, layer in zygote.layers.items() if not layer.active}
+    if missing:
+        log.warning("sandbox_layers_missing", **missing)
+    return zygote
+
+
+Fork = Callable[[bytes, list[int]], tuple[Zygote, int]]
+"""From an order and its descriptors to a zygote and the pidfd of its new child."""
 
 _nursery = _Nursery()
 os.register_at_fork(after_in_child=_nursery.forget)

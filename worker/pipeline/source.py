@@ -10,12 +10,11 @@ from __future__ import annotations
 import ctypes
 import importlib
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from mmap import ACCESS_COPY, mmap
-from typing import Protocol
+from mmap import mmap
+from typing import IO, Protocol, cast
 
 import pi_heif
 import pypdfium2
@@ -24,6 +23,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from shared.errors import DocumentEncrypted, DocumentInvalid, ImageDimensions, OctavoError
 from shared.media import MediaType
+from worker.pipeline.frames import Frames, frames_of_gif, frames_of_tiff
 from worker.pipeline.limits import Limits
 
 Canvas = Callable[[int, int], mmap]
@@ -60,17 +60,17 @@ def warm_up() -> None:
 
 
 def open_source(
-    file: int, media_type: MediaType, *, limits: Limits, password: str | None
+    content: mmap, media_type: MediaType, *, limits: Limits, password: str | None
 ) -> Source:
-    """The document in the descriptor `file`, by the decoder of its type and no other.
+    """The document of these bytes, by the decoder of its type and no other.
 
     Raises DocumentInvalid, DocumentEncrypted or MemoryError; ImageDimensions where its only page is
     an image that is not allowed.
     """
     with _decoding():
         if media_type is MediaType.PDF:
-            return PdfSource(file, limits, password)
-        return ImageSource(file, media_type, limits)
+            return PdfSource(content, limits, password)
+        return ImageSource(content, media_type, limits)
 
 
 @contextmanager
@@ -106,10 +106,9 @@ trailer << /Size 6 /Root 1 0 R >>
 class PdfSource:
     """A PDF. Annotations and what is filled into its form are drawn; no script of it is run."""
 
-    def __init__(self, file: int, limits: Limits, password: str | None) -> None:
+    def __init__(self, content: mmap, limits: Limits, password: str | None) -> None:
         self._limits = limits
-        self._bytes = mmap(file, 0, access=ACCESS_COPY)  # ctypes takes writable memory only
-        whole = (ctypes.c_ubyte * len(self._bytes)).from_buffer(self._bytes)
+        whole = (ctypes.c_ubyte * len(content)).from_buffer(content)
         try:
             self._document = pypdfium2.PdfDocument(whole, password=password)
         except pypdfium2.PdfiumError as error:
@@ -174,9 +173,6 @@ _DECODERS = {
     MediaType.GIF: "GIF",
     MediaType.HEIC: "HEIF",
 }
-_FRAMES_ARE_PAGES = {MediaType.TIFF, MediaType.WEBP, MediaType.GIF}
-"""A phone's JPEG or HEIC holds further frames too: previews and depths of its only page."""
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -194,22 +190,26 @@ _BAND_ROWS = 256
 class ImageSource:
     """An image, or several in one file."""
 
-    def __init__(self, file: int, media_type: MediaType, limits: Limits) -> None:
+    def __init__(self, content: mmap, media_type: MediaType, limits: Limits) -> None:
         self._limits = limits
         # Pillow refuses more than twice this, in some decoders before they allocate
         Image.MAX_IMAGE_PIXELS = math.ceil(limits.max_page_pixels / 2)
         try:
-            self._image = Image.open(os.fdopen(file, "rb"), formats=[_DECODERS[media_type]])
+            self._image = Image.open(
+                cast("IO[bytes]", _File(content)), formats=[_DECODERS[media_type]]
+            )
         except UnidentifiedImageError as error:
             raise DocumentInvalid(f"it cannot be read as {media_type}") from error
-        frames = getattr(self._image, "n_frames", 1)
-        self.pages_total = frames if media_type in _FRAMES_ARE_PAGES else 1
+        self._frames = _frames(self._image, content, media_type, limits)
+        self.pages_total = self._frames.total
         if self.pages_total == 1:
             limits.check_dimensions(*self._image.size)
 
     def render(self, index: int, canvas: Canvas) -> tuple[int, int]:
         """Decode a page in its own size, upright. Half a page is DocumentInvalid."""
         with _decoding():
+            if index >= self._frames.whole:
+                raise DocumentInvalid("the file ends before this page does")
             self._image.seek(index)
             self._limits.check_dimensions(*self._image.size)
             self._image.load()
@@ -217,6 +217,48 @@ class ImageSource:
             with canvas(*page.size) as pixels:
                 _copy(page, pixels)
         return page.size
+
+
+def _frames(image: Image.Image, content: mmap, media_type: MediaType, limits: Limits) -> Frames:
+    """Its pages. A phone's JPEG or HEIC holds previews and depths of its only page too."""
+    match media_type:
+        case MediaType.GIF:
+            return frames_of_gif(content, limits.max_pages)
+        case MediaType.TIFF:
+            return frames_of_tiff(content, limits.max_pages)
+        case MediaType.WEBP:
+            total = getattr(image, "n_frames", 1)
+            return Frames(total, total)
+        case _:
+            return Frames(1, 1)
+
+
+class _File:
+    """Bytes as Pillow reads a file, without the system calls of one."""
+
+    def __init__(self, content: mmap) -> None:
+        self._content = content
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._position
+        end = len(self._content) if size < 0 else min(start + size, len(self._content))
+        self._position = max(start, end)
+        return self._content[start:end]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        origin = (0, self._position, len(self._content))[whence]
+        if origin + offset < 0:
+            raise ValueError("a place before the file")
+        self._position = origin + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def getvalue(self) -> memoryview:
+        """What libtiff decodes from, which does without a copy."""
+        return memoryview(self._content)
 
 
 _ORIENTATION = ExifTags.Base.Orientation

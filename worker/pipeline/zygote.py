@@ -5,6 +5,7 @@ once: a child is then a fork of some milliseconds, not 300 ms of imports. It nev
 document: descriptors pass through it, passwords do not. A child gives up what it can, answers for
 one document, and ends with its socket.
 
+    zygote → parent    its layers, once: {name: {"active", "detail"}}
     parent → zygote    {"media_type", "limits"} and three descriptors: socket, document, pixels
     zygote → parent    {} and the child's pidfd
     parent → child     {"open": {"password"}}, then {"render": index}, again and again
@@ -13,38 +14,35 @@ one document, and ends with its socket.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import math
 import os
 import resource
 import select
-import signal
 import socket
 import time
-from dataclasses import dataclass
-from mmap import mmap
+from dataclasses import asdict, dataclass
+from mmap import ACCESS_COPY, mmap
 from typing import Any, NoReturn
 
-from shared.errors import DocumentTooExpensive, InternalError, OctavoError
+from shared.errors import DocumentInvalid, DocumentTooExpensive, InternalError, OctavoError
 from shared.media import MediaType
 from worker.pipeline import source
-from worker.pipeline.limits import BYTES_PER_PIXEL, MESSAGE_BYTES, PAGES_PER_CHILD, Limits
-
-_DETAIL_CHARACTERS = 300
-_NOBODY = 65534
-_OPEN_FILES = 16
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+from worker.pipeline.confinement import Confinement, Task, end_with_parent
+from worker.pipeline.limits import BYTES_PER_PIXEL, DETAIL_CHARACTERS, MESSAGE_BYTES, Limits
 
 
 def main(control: int) -> None:
     """Fork a child for each order that comes by the socket `control`, until it closes."""
-    _end_with_parent()
+    end_with_parent()
     source.warm_up()
-    gc.freeze()  # a collection in a child would copy pages that are shared
     with socket.socket(fileno=control) as connection:
-        _take_orders(connection)
+        confinement = Confinement()
+        report = {name: asdict(layer) for name, layer in confinement.report().items()}
+        connection.send(json.dumps(report).encode())
+        gc.freeze()  # a collection in a child would copy pages that are shared
+        _take_orders(connection, confinement)
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Order:
         return [self.connection, self.document, self.pixels]
 
 
-def _take_orders(control: socket.socket) -> None:
+def _take_orders(control: socket.socket, confinement: Confinement) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     while True:
@@ -81,16 +79,16 @@ def _take_orders(control: socket.socket) -> None:
             message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 3)
             if not message:
                 return  # the parent is gone, and the children end with us
-            child = _fork(Order.read(message, descriptors))
+            child = _fork(Order.read(message, descriptors), confinement)
             poll.register(child, select.POLLIN)
             socket.send_fds(control, [b"{}"], [child])
 
 
-def _fork(order: Order) -> int:
+def _fork(order: Order, confinement: Confinement) -> int:
     """Start a child for `order`; its pidfd. Only `_reap` reaps, so the pid is surely its own."""
-    pid = os.fork()
+    pid = confinement.fork()
     if pid == 0:
-        _live(order)
+        _live(order, confinement)
     for descriptor in order.descriptors:
         os.close(descriptor)
     return os.pidfd_open(pid)
@@ -104,17 +102,18 @@ def _reap(child: int) -> None:
 # The child
 
 
-def _live(order: Order) -> NoReturn:
+def _live(order: Order, confinement: Confinement) -> NoReturn:
     try:
         os.dup2(0, 2)  # /dev/null: what a decoder writes about a document is not for our log
-        _close_all_but([0, 1, 2, *order.descriptors])
+        _close_all_but([0, 1, 2, *order.descriptors, *confinement.descriptors])
         with socket.socket(fileno=order.connection) as connection:
             try:
-                confine(order)
+                document = _mapped(order.document)
+                confinement.put_on(_task(order, document))
             except OSError as error:
                 connection.send(_refusal(InternalError(f"a child cannot be confined: {error}")))
             else:
-                _answer_all(connection, order)
+                _answer_all(connection, _Document(order, document))
     finally:
         os._exit(0)  # nothing of the zygote's is to be tidied up in a child
 
@@ -128,71 +127,27 @@ def _close_all_but(kept: list[int]) -> None:
     os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def confine(order: Order) -> None:
-    """Give up for good what a decoder does not need. Raises OSError where that is refused.
-
-    Covered: memory, CPU, writing files and starting processes, by the rlimits; identity, where we
-    are root; gaining privileges, being traced, outliving the zygote. Not covered: reading files
-    (Landlock), the network and other system calls (seccomp), threads of HEIC's decoder; and where
-    we are not root, what processes of one user may do to each other. A further layer goes last.
-    The clock is the parent's matter.
-    """
-    _limit_resources(order)
-    _become_nobody()
-    # After the identity, whose change would undo the last two
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_DUMPABLE, 0)
-    _end_with_parent()
-
-
-def _limit_resources(order: Order) -> None:
-    limits = order.limits
-    _limit(resource.RLIMIT_AS, limits.memory_bytes + os.fstat(order.document).st_size)
-    # For all pages; `_allow_cpu` gives each its part
-    _limit(resource.RLIMIT_CPU, math.ceil(limits.page_seconds) * (PAGES_PER_CHILD + 2))
-    _limit(resource.RLIMIT_FSIZE, 0)  # not of the pixels: they are mapped
-    _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
-    _limit(resource.RLIMIT_CORE, 0)
-    if order.media_type is not MediaType.HEIC:  # its decoder aborts where it gets no thread
-        _limit(resource.RLIMIT_NPROC, 0)
-
-
-def _limit(what: int, most: int) -> None:
-    _, hard = resource.getrlimit(what)
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)  # who runs us may allow less
-    resource.setrlimit(what, (most, most))
-
-
-def _become_nobody() -> None:
-    """Drop root, whom RLIMIT_NPROC would not bind; where we are not root, there is none to drop."""
-    if os.geteuid() != 0:
-        return
+def _mapped(document: int) -> mmap | None:
+    """The bytes of the document, or None where it has none; its descriptor is closed."""
     try:
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    except OSError:
-        return  # a container's root without that capability has little else to drop
+        size = os.fstat(document).st_size
+        return mmap(document, size, access=ACCESS_COPY) if size else None
+    finally:
+        os.close(document)
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl {option}")
+def _task(order: Order, document: mmap | None) -> Task:
+    return Task(
+        order.limits,
+        document_bytes=len(document or b""),
+        threads=order.media_type is MediaType.HEIC,
+    )
 
 
-def _end_with_parent() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _answer_all(connection: socket.socket, order: Order) -> None:
+def _answer_all(connection: socket.socket, document: _Document) -> None:
     """Answer the parent's questions until it hangs up."""
-    document = _Document(order)
     while question := connection.recv(MESSAGE_BYTES):
-        _allow_cpu(order.limits)
+        _allow_cpu(document.order.limits)
         connection.send(_answer(document, json.loads(question)))
 
 
@@ -218,20 +173,23 @@ def _answer(document: _Document, question: dict[str, Any]) -> bytes:
 
 
 def _refusal(error: OctavoError) -> bytes:
-    return json.dumps({"error": error.code, "detail": error.detail[:_DETAIL_CHARACTERS]}).encode()
+    return json.dumps({"error": error.code, "detail": error.detail[:DETAIL_CHARACTERS]}).encode()
 
 
 class _Document:
     """The one document of a child, and where its pixels go."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, order: Order, content: mmap | None) -> None:
+        self.order = order
+        self._content = content
         self._source: source.Source | None = None
 
     def open(self, password: str | None) -> int:
-        order = self._order
+        if self._content is None:
+            raise DocumentInvalid("it has no bytes")
+        order = self.order
         self._source = source.open_source(
-            order.document, order.media_type, limits=order.limits, password=password
+            self._content, order.media_type, limits=order.limits, password=password
         )
         return self._source.pages_total
 
@@ -240,4 +198,4 @@ class _Document:
         return self._source.render(index, self._canvas)
 
     def _canvas(self, width: int, height: int) -> mmap:
-        return mmap(self._order.pixels, width * height * BYTES_PER_PIXEL)
+        return mmap(self.order.pixels, width * height * BYTES_PER_PIXEL)
