@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 export PYTHON
 
-.PHONY: help demo up test overhead fairness queue chaos drills soak lock samples clean
+.PHONY: help demo up test overhead fairness queue chaos drills outages rolling soak lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -45,6 +45,12 @@ drills: .venv/installed-dev ## How soon work of the dead goes on, and late write
 
 soak: .venv/installed-dev ## A steady load for long, and what grows: MINUTES=20 JSON=PATH
 	@$(RUN) -m benchmarks.soak --minutes $(or $(MINUTES),20) $(if $(JSON),--json "$(JSON)")
+
+outages: .venv/installed-dev ## Measure what an outage of each server costs; JSON=PATH, ARGS="--seconds 10"
+	@$(RUN) -m benchmarks.outages $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+rolling: .venv/installed-dev ## Restart every process under load and count who noticed; JSON=PATH
+	@$(RUN) -m benchmarks.rolling $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 lock: $(UV) ## Choose the newest versions that pyproject.toml allows
 	$(LOCK) --upgrade --extra local --output-file requirements.lock

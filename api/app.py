@@ -12,7 +12,8 @@ from api.admission import Admission
 from api.known_callers import KnownCallers
 from api.limits import Limits
 from api.logins import FailedLogins
-from api.middleware import BodyLimit, Correlation
+from api.middleware import BodyLimit, Correlation, Farewell
+from api.readiness import Readiness
 from api.routes import health, jobs, limits, results, submit
 from shared.config import settings
 from shared.options import SubmitOptions
@@ -32,11 +33,13 @@ def create_app() -> FastAPI:
         title="Octavo", version=version("octavo"), description=DESCRIPTION, redoc_url=None
     )
     app.state.draining = threading.Event()
+    app.state.readiness = Readiness()
     app.state.limits = Limits()
     app.state.known_callers = KnownCallers()
     app.state.logins = FailedLogins(settings().max_failed_logins)
     app.state.admission = Admission()
     app.add_middleware(BodyLimit)
+    app.add_middleware(Farewell, draining=app.state.draining)
     app.add_middleware(Correlation)
     errors.register(app)
     for module in (submit, jobs, results, limits, health):

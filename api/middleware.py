@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -109,6 +110,26 @@ class BodyLimit:
             return message
 
         await self._app(scope, receive_bounded, send)
+
+
+class Farewell:
+    """Lets clients of a gateway that is ending take their next request elsewhere.
+
+    Their connections would otherwise be closed while a request is on its way.
+    """
+
+    def __init__(self, app: ASGIApp, draining: Event) -> None:
+        self._app, self._draining = app, draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def send_farewell(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._draining.is_set():
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive, send_farewell)
 
 
 def _request_id(headers: Headers) -> str:

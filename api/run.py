@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import socket
+import time
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
 from api.protocol import Protocol
-from shared.db import refuse_unbound_role
+from shared import db
+from shared.config import settings
 
 DRAIN_SECONDS = 15
+"""For the requests that are still in progress when no more are taken."""
+STATEMENT_SECONDS = 2
+"""Somebody waits for each answer; workers have more patience."""
+
+log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):
-    """A server that turns unready before it closes, and announces itself."""
+    """A server that turns unready, serves on while balancers notice, and then closes."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
+        self._told_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             print("ready", flush=True)  # noqa: T201 - whoever started the process waits for this
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
+        """Begin to end; the second time at once."""
         self._app.state.draining.set()
-        super().handle_exit(sig, frame)
+        self.should_exit = self._told_at is not None
+        self._told_at = self._told_at or time.monotonic()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; True ends the serving."""
+        if self._told_at is not None:
+            self.should_exit |= time.monotonic() - self._told_at >= settings().unready_seconds
+        return await super().on_tick(counter)
 
 
 def serve(host: str, port: int) -> None:
@@ -37,7 +54,8 @@ def serve(host: str, port: int) -> None:
 
     Raises InvalidSettings where the database would show this process the rows of all tenants.
     """
-    refuse_unbound_role()
+    db.limit_statements(STATEMENT_SECONDS)
+    db.refuse_unbound_role()
     app = create_app()
     config = uvicorn.Config(
         app,

@@ -1,7 +1,7 @@
 """The whole platform on one machine: `octavo up`, and `Platform` for demo, tests and benchmarks.
 
 The same processes as on many machines, with servers from pip. Below the directory lie the servers'
-data and `services.json` with their passwords, the processes' logs, and `api_key`.
+data and `services.json` with their passwords, `settings.json`, the processes' logs, and `api_key`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -22,21 +23,26 @@ import click
 from deploy import platform_lock
 from deploy.backoff import Backoff, Restarts
 from deploy.child import Child, Program
-from deploy.embedded import ports
+from deploy.embedded import ports, private_file
 from deploy.embedded.errors import ServiceError
 from deploy.embedded.services import Services, Urls
 from deploy.interrupts import interrupts
-from deploy.supervisor import Failure, Supervisor
+from deploy.supervisor import STOP_SECONDS, Failure, Supervisor
 from shared.roles import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 # -P: a folder named `shared` where somebody happens to stand is not ours.
 PYTHON = (sys.executable, "-P", "-m")
 
 ROLES = {"gateway": Role.GATEWAY, "dispatcher": Role.DISPATCHER, "sweeper": Role.SWEEPER}
 """As whom a process connects to the database; all others are workers."""
+CHOICES = "settings.json"
+"""Which settings the last start had, beside the addresses and secrets in `services.json`."""
+
+LAST_SECONDS = 9.0
+"""What a worker takes to end once it holds no work, at most."""
 
 CPU_SLOTS = 2
 """Opening and rendering takes a tenth of what reading does: two at once feed many engines."""
@@ -52,28 +58,29 @@ class Platform:
         engine: str = "paddle",
         engine_workers: int = 1,
         cpu_slots: int = CPU_SLOTS,
-        port: int = 0,
         gateways: int = 1,
+        port: int = 0,
         settings: Mapping[str, str] | None = None,
         restarts: Restarts | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`port` 0 is any free one; `settings` are OCTAVO_* variables that override all others.
 
-        Of several `gateways` the first has `port`, the others any free one.
-
+        Of several `gateways` the first has `port`, the others any free one; clients choose as a
+        balancer would.
         `tell` hears, from another thread, of every process that died and is started again.
         """
         self.directory = directory.resolve()
         self.logs = self.directory / "logs"
         self._key_file = self.directory / "api_key"
         self._engine, self._engine_workers, self._cpu_slots = engine, engine_workers, cpu_slots
-        self._port, self._settings, self._tell = port, settings or {}, tell
-        self._more_gateways, self._more_ports = gateways - 1, list[int]()
+        self._ports, self._gateways = [port], gateways
+        self._settings, self._tell = settings or {}, tell
         self._restarts = restarts or Restarts()
         self._services = Services(self.directory)
         self._server_deaths: dict[str, Backoff] = {}
         self._supervisor: Supervisor | None = None
+        self._outages: set[str] = set()
         self._is_asked = self._is_hurried = False
         self._undo = contextlib.ExitStack()
 
@@ -88,13 +95,13 @@ class Platform:
 
     @property
     def url(self) -> str:
-        """Where the gateway answers."""
-        return f"http://{ports.HOST}:{self._port}"
+        """Where the gateway answers; of several, the first."""
+        return self.urls[0]
 
     @property
     def urls(self) -> list[str]:
-        """Where each of the gateways answers."""
-        return [f"http://{ports.HOST}:{port}" for port in (self._port, *self._more_ports)]
+        """Where each gateway answers."""
+        return [f"http://{ports.HOST}:{port}" for port in self._ports]
 
     @property
     def servers(self) -> Urls:
@@ -117,14 +124,24 @@ class Platform:
             "OCTAVO_PUBLIC_URL": self.url,
             **os.environ,
             **self._services.environment(),
+            **self._choices,
+        }
+
+    @property
+    def _choices(self) -> dict[str, str]:
+        """What was chosen for this start; `octavo doctor` reads it."""
+        return {
             "OCTAVO_ENGINES": self._engine,
+            # Work is given back before the supervisor's patience ends, and nobody balances.
+            "OCTAVO_DRAIN_SECONDS": f"{STOP_SECONDS - LAST_SECONDS:g}",
+            "OCTAVO_UNREADY_SECONDS": "0" if self._gateways == 1 else "1",
             **self._settings,
         }
 
     def environment_of(self, program: str) -> dict[str, str]:
         """The variables that a process of the platform runs with, in its own role."""
         environment = self.environment
-        role = ROLES.get(program, Role.WORKER)
+        role = ROLES.get(program.partition("-")[0], Role.WORKER)  # gateway-2 is a gateway
         url = urlsplit(environment["OCTAVO_DATABASE_URL"])
         place = url.netloc.rpartition("@")[2]
         user = f"{role}:{self._services.role_passwords[role]}"
@@ -145,13 +162,15 @@ class Platform:
         """Return when all of it can be used, or `interrupt` was called; otherwise raises Failure."""
         with contextlib.ExitStack() as undo:
             lock = undo.enter_context(platform_lock.alone(self.directory))
-            if self._port and not ports.is_free(self._port):
-                raise Failure(f"port {self._port} is taken; choose another, or 0 for any free one")
+            first = self._ports[0]
+            if first and not ports.is_free(first):
+                raise Failure(f"port {first} is taken; choose another, or 0 for any free one")
             undo.callback(self._stop_services)
             self._start_services()
-            self._port = self._port or ports.choose(1)[0]
-            if self._more_gateways:
-                self._more_ports = ports.choose(self._more_gateways, taken=[self._port])
+            free = ports.choose(self._gateways, taken=self._ports)
+            self._ports = [first or free[0], *free[1:]]
+            chosen = {"OCTAVO_PUBLIC_URL": self.url, **self._choices}
+            private_file.write(self.directory / CHOICES, json.dumps(chosen, indent=2))
             self.logs.mkdir(mode=0o700, exist_ok=True)
             self._prepare_database()
             self._supervisor = self._make_supervisor(lock)
@@ -173,6 +192,32 @@ class Platform:
     def stop(self) -> None:
         """Stop the processes in order, then the servers."""
         self._undo.close()
+
+    def restart(self, name: str) -> None:
+        """End one process in order and start it again; returns when the new one is ready."""
+        assert self._supervisor is not None
+        self._supervisor.restart(name)
+
+    @contextlib.contextmanager
+    def outage(self, server: str, number: signal.Signals = signal.SIGKILL) -> Iterator[None]:
+        """Take a server away for the block: killed and not started again, or frozen by SIGSTOP."""
+        self._outages.add(server)
+        pid = self._services.pids()[server]
+        frozen = [pid, *_children(pid)] if number is signal.SIGSTOP else [pid]
+        for each in frozen:
+            os.kill(each, number)
+        try:
+            yield
+        finally:
+            if number is signal.SIGSTOP:
+                for each in frozen:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(each, signal.SIGCONT)
+            self._outages.discard(server)  # and so it is mended
+
+    def probe(self) -> None:
+        """Use each server once; raises what its client raises where it cannot be used."""
+        self._services.probe()
 
     def _start_services(self) -> None:
         try:
@@ -240,11 +285,7 @@ class Platform:
         ]
         gateways = [
             _program(name, "gateway", "--port", str(port))
-            for name, port in zip(
-                _numbered("gateway", 1 + self._more_gateways),
-                (self._port, *self._more_ports),
-                strict=True,
-            )
+            for name, port in zip(_numbered("gateway", self._gateways), self._ports, strict=True)
         ]
         return [
             gateways,
@@ -255,6 +296,8 @@ class Platform:
 
     def _mend_services(self) -> None:
         """Start servers that died; raises Failure where that does not help."""
+        if self._outages:
+            return
         for name in self._services.dead():
             self._tell(f"{name} died; starting it again")
             deaths = self._server_deaths.setdefault(name, Backoff(self._restarts))
@@ -267,6 +310,12 @@ class Platform:
             raise Failure(str(error)) from error
         if self._services.urls != before:
             raise Failure("a server came back at another address, its port being taken")
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process has begun, on Linux."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text().split()]
 
 
 def _program(name: str, *arguments: str) -> Program:

@@ -102,10 +102,19 @@ def migrate() -> None:
 
 
 def _told_to_stop() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    """An event that SIGTERM and SIGINT set.
+
+    A thread waits for them: a handler would run in the main thread, which may be holding the lock
+    of the very event that it is to set.
+    """
+    stop, numbers = threading.Event(), {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def hear() -> None:
+        signal.sigwait(numbers)
+        stop.set()
+
+    threading.Thread(target=hear, name="signals", daemon=True).start()
     return stop
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
-from deploy.backoff import LOOP_SECONDS, Backoff, Restarts
+from deploy.backoff import FIRST_SECONDS, LOOP_SECONDS, Backoff, Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +52,8 @@ class Supervisor:
         self._restarts = restarts or Restarts()
         self._backoffs = {child.name: Backoff(self._restarts) for child in self._all}
         self._due: dict[str, float] = {}
+        self._to_restart: deque[Child] = deque()
+        self._ending: dict[str, float] = {}  # told to end, to be started again; killed when due
         self._is_asked = self._is_hurried = False  # no Event: a signal handler may not set one
         self._error: BaseException | None = None
         self._started, self._ended = threading.Event(), threading.Event()
@@ -77,6 +80,19 @@ class Supervisor:
     def hurry(self) -> None:
         """Kill what still runs rather than wait for it; a signal handler may call it."""
         self._is_asked = self._is_hurried = True
+
+    def restart(self, name: str) -> None:
+        """End one process in order and start it again; returns when the new one is ready.
+
+        Raises Failure where that takes too long.
+        """
+        [child] = [child for child in self._all if child.name == name]
+        before, deadline = child.pid, time.monotonic() + STOP_SECONDS + START_SECONDS
+        self._to_restart.append(child)
+        while not (child.is_ready and child.pid not in (before, None)):
+            if time.monotonic() > deadline or self._ended.is_set():
+                raise Failure(f"{name} was not ready again in time")
+            time.sleep(POLL_SECONDS)
 
     def pids(self) -> dict[str, int]:
         """The process ids of those that run, by name."""
@@ -119,21 +135,35 @@ class Supervisor:
             if time.monotonic() >= watch_at:
                 self._watch()
                 watch_at = time.monotonic() + WATCH_SECONDS
+            while self._to_restart:
+                child = self._to_restart.popleft()
+                child.send(signal.SIGTERM)
+                self._ending[child.name] = time.monotonic() + STOP_SECONDS
             for child in self._all:
                 child.read()
                 self._keep_one(child)
 
     def _keep_one(self, child: Child) -> None:
         due = self._due.get(child.name)
-        if due is None and child.exit_status is not None:
+        if child.name in self._ending:
+            self._restart_if_ended(child)
+        elif due is None and child.exit_status is not None:
             self._due[child.name] = self._mourn(child)
         elif due is not None and time.monotonic() >= due:
             del self._due[child.name]
             child.start()
 
+    def _restart_if_ended(self, child: Child) -> None:
+        if child.exit_status is not None or time.monotonic() > self._ending[child.name]:
+            del self._ending[child.name]
+            child.start()  # which kills what is left
+
     def _mourn(self, child: Child) -> float:
         """When to start it again; raises Failure where that is no use."""
         now = time.monotonic()
+        if child.exit_status == 0:  # somebody told it to end, and it did
+            self._tell(f"{child.name} ended; starting it again")
+            return now + FIRST_SECONDS
         delay = self._backoffs[child.name].died(now)
         if delay is None:
             often = f"{self._restarts.loop_deaths} times within {LOOP_SECONDS:.0f} s"

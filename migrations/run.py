@@ -7,9 +7,6 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
-
-from shared.db import engine
 
 
 def configuration() -> Config:
@@ -29,11 +26,3 @@ def head() -> str:
     revision = ScriptDirectory.from_config(configuration()).get_current_head()
     assert revision is not None
     return revision
-
-
-def current(of: Engine | None = None) -> str | None:
-    """The revision that the database is at; None for an empty one."""
-    with (of or engine()).connect() as connection:
-        if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar() is None:
-            return None
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     secret_key: Annotated[SecretStr, Field(min_length=32)]  # peppers API keys, seals passwords
     public_url: str = "http://127.0.0.1:8000"  # what links in answers begin with
 
+    health_file: str = ""  # where a process tells `octavo health` how it is
+
     # What one document may be
     max_upload_bytes: Count = 512 * 1024**2
     max_pages: Count = 2_000
@@ -56,6 +58,7 @@ class Settings(BaseSettings):
     max_tenant_uploads: Count = 16  # of one tenant
     max_waiters: Count = 500
     max_wait_seconds: Seconds = 60
+    unready_seconds: Annotated[float, Field(ge=0)] = 5  # unready, and still serving, at its end
     max_failed_logins: Count = 20  # a minute, of one address or one key id
 
     # What a tenant may have, unless its row says otherwise (`octavo tenants limit`)
@@ -75,6 +78,8 @@ class Settings(BaseSettings):
     sweep_seconds: Seconds = 2
     dispatch_seconds: Seconds = 0.03
     resend_seconds: Seconds = 15
+    consume_seconds: Seconds = 60  # with free slots and messages waiting, and none taken
+    drain_seconds: Seconds = 60  # for a worker that is told to end to finish what it holds
     max_failures: Count = 4
     pages_ahead: Count = 64  # unread pages of one job that prepare stays ahead by at most
 

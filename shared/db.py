@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Event
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from shared import connection
 from shared.config import InvalidSettings, settings
 from shared.errors import DatabaseUnavailable
 from shared.roles import Role
 
+RETRY_AFTER_SECONDS = 2
+POOL_WAIT_SECONDS = 2
+
 CONNECT_ARGUMENTS = {
+    "connection_factory": connection.Connection,
     "connect_timeout": 2,
     # A half-open connection is noticed in about five seconds, not in two hours.
     "keepalives": 1,
@@ -30,10 +36,23 @@ CONNECT_ARGUMENTS = {
     "keepalives_interval": 1,
     "keepalives_count": 3,
     "tcp_user_timeout": 4000,
-    # A statement that waits is worse than one that fails: whoever asked can come again.
-    "options": "-c statement_timeout=5000 -c lock_timeout=2000 "
-    "-c idle_in_transaction_session_timeout=5000",
+    "target_session_attrs": "read-write",
 }
+
+READ_ONLY = "25006"
+"""What Postgres says of a write where it only reads."""
+
+
+class _Limits:
+    """How long a statement may take in this process."""
+
+    statement_seconds: float = 5
+
+
+def limit_statements(seconds: float) -> None:
+    """Let no statement of this process take longer; to be called before the first."""
+    assert not engine.cache_info().currsize, "connections were made already"
+    _Limits.statement_seconds = seconds
 
 
 TENANT_OPTION = "octavo_tenant"
@@ -48,16 +67,27 @@ def engine() -> Engine:
 
 def engine_for(url: str, *, connections: int = 16) -> Engine:
     """A new engine, which keeps at most so many connections to `url`."""
+    connection.watch_answers(_Limits.statement_seconds)
     made = create_engine(
         url,
-        connect_args=CONNECT_ARGUMENTS,
+        connect_args=CONNECT_ARGUMENTS | {"options": _session_limits()},
         pool_size=connections,
         max_overflow=0,  # an overflow connection is made and dropped for each use
-        pool_timeout=2,
+        pool_timeout=POOL_WAIT_SECONDS,
         pool_use_lifo=True,
     )
     event.listen(made, "before_cursor_execute", _name_tenant, retval=True)
+    event.listen(made, "handle_error", _leave_read_only_servers)
     return made
+
+
+def _session_limits() -> str:
+    """A statement that waits is worse than one that fails: whoever asked can come again."""
+    statement = 1000 * _Limits.statement_seconds
+    return (
+        f"-c statement_timeout={statement:.0f} -c lock_timeout=2000 "
+        "-c idle_in_transaction_session_timeout=5000"
+    )
 
 
 @functools.cache
@@ -73,9 +103,24 @@ def transaction(tenant: UUID | None = None) -> Iterator[Session]:
     belongs inside. Raises DatabaseUnavailable where Postgres does not answer, and then nothing can
     be said of a commit that was under way: the row tells.
     """
-    with _typed_errors(), _sessions().begin() as session:
+    with _committed(_sessions()) as session:
         if tenant is not None:
             session.connection(execution_options={TENANT_OPTION: tenant})
+        yield session
+
+
+def own_transactions() -> Callable[[], AbstractContextManager[Session]]:
+    """Transactions over one connection of their own, which no crowd in the pool keeps waiting.
+
+    For one thread, and for what must not wait: heartbeats, and the question whether all is well.
+    """
+    own = engine_for(settings().database_url.get_secret_value(), connections=1)
+    return functools.partial(_committed, sessionmaker(own, expire_on_commit=False))
+
+
+@contextmanager
+def _committed(sessions: sessionmaker[Session]) -> Iterator[Session]:
+    with _typed_errors(), sessions.begin() as session:
         yield session
 
 
@@ -96,37 +141,41 @@ def refuse_unbound_role() -> None:
 
 
 @contextmanager
-def sole_holder(lock: int, stop: Event) -> Iterator[Callable[[], None]]:
+def sole_holder(
+    lock: int, stop: Event, on_wait: Callable[[], None] = lambda: None
+) -> Iterator[Callable[[], None]]:
     """Hold an advisory lock that one process at a time can have; waits for it until `stop`.
 
+    `on_wait` is called each second of the waiting.
     Yields a function that raises DatabaseUnavailable where the lock was lost with its connection.
     """
     connect = engine().execution_options(isolation_level="AUTOCOMMIT").connect
-    with _typed_errors(), connect() as connection:
+    with _typed_errors(), connect() as holder:
 
         def still_sole() -> None:
             with _typed_errors():
-                connection.execute(text("SELECT 1"))
+                holder.execute(text("SELECT 1"))
 
         attempt = text("SELECT pg_try_advisory_lock(:lock)")
-        while not connection.execute(attempt, {"lock": lock}).scalar():
+        while not holder.execute(attempt, {"lock": lock}).scalar():
+            on_wait()
             if stop.wait(1):
                 break
         try:
             yield still_sole
         finally:
             # Not unlocked but closed: a connection that went back with the lock would keep it.
-            connection.invalidate()
+            holder.invalidate()
 
 
 def _name_tenant(
-    connection: Connection, _: object, statement: str, parameters: Any, *__: object
+    bound: Connection, _: object, statement: str, parameters: Any, *__: object
 ) -> tuple[str, Any]:
     """Send the tenant along with the first statement: on its own it would cost a round trip."""
-    tenant = connection.get_execution_options().get(TENANT_OPTION)
+    tenant = bound.get_execution_options().get(TENANT_OPTION)
     if tenant is None:
         return statement, parameters
-    connection.execution_options(**{TENANT_OPTION: None})
+    bound.execution_options(**{TENANT_OPTION: None})
     return f"{_set_tenant(tenant)}; {statement}", parameters
 
 
@@ -141,11 +190,11 @@ FROM pg_class WHERE oid = 'jobs'::regclass
 """
 
 
-def _check_bound(connection: Any, _: object) -> None:
-    with connection.cursor() as cursor:
+def _check_bound(made: Any, _: object) -> None:
+    with made.cursor() as cursor:
         cursor.execute(_IS_BOUND)
         [bound] = cursor.fetchone()
-    connection.rollback()
+    made.rollback()
     if not bound:
         raise InvalidSettings(
             "OCTAVO_DATABASE_URL: row-level security does not bind its user, who would see the "
@@ -160,9 +209,15 @@ def _typed_errors() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         message = "All connections to the database are in use."
-        raise DatabaseUnavailable(message, retry_after_seconds=2) from error
+        raise DatabaseUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
     except DBAPIError as error:
         if isinstance(error, OperationalError) or error.connection_invalidated:
             message = "The database does not answer."
-            raise DatabaseUnavailable(message, retry_after_seconds=2) from error
+            raise DatabaseUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
         raise
+
+
+def _leave_read_only_servers(context: ExceptionContext) -> None:
+    """Let go of connections to a server that, after a fail-over, is not the one to write to."""
+    if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
+        context.is_disconnect = True

@@ -259,11 +259,12 @@ class StoredRecognition(Model):
 
 
 class Worker(Model):
-    """A process that takes work, as its heartbeat told."""
+    """A process behind the queue, as it told of itself: a worker, or who sends or sweeps."""
 
     __tablename__ = "workers"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(server_default="worker")  # cpu, engine, dispatcher, sweeper
     queues: Mapped[list[str]]
     slots: Mapped[int]
     busy: Mapped[int] = mapped_column(server_default="0")
@@ -271,6 +272,7 @@ class Worker(Model):
     version: Mapped[str]
     device: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     started_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    last_message_at: Mapped[datetime | None]
     last_seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 

@@ -33,6 +33,9 @@ from shared.models import Job, Work
 from shared.served import Served
 from shared.status import Lane, WorkKind, WorkStatus
 
+BROKER_PREFIX = "octavo:"
+"""What the names of all lists in the broker begin with; the name of a queue follows."""
+
 GIVES_WAY_SECONDS = 10
 """More than a page takes to be read, or a long job's next pages would come before a new job's."""
 
@@ -130,11 +133,30 @@ def claim(session: Session, work_id: int, worker: str) -> Claim | None:
     return None if row is None else _claim_of(row)
 
 
+def claimed(session: Session, work_id: int, worker: str) -> Claim | None:
+    """What `worker` claimed and never heard of, its connection having died in the commit."""
+    query = text(
+        "SELECT id, kind, tenant, job_id, page_no, queue, attempt, failures FROM work "
+        "WHERE id = :id AND status = 'running' AND worker = :worker"
+    )
+    row = session.execute(query, {"id": work_id, "worker": worker}).one_or_none()
+    return None if row is None else _claim_of(row)
+
+
 def is_mine(session: Session, held: Claim) -> bool:
     """Whether the claim still holds; if so it does until the transaction ends."""
     query = text(
         "SELECT 1 FROM work WHERE id = :id AND attempt = :attempt AND status = 'running' "
         "FOR NO KEY UPDATE"
+    )
+    return session.execute(query, {"id": held.id, "attempt": held.attempt}).first() is not None
+
+
+def has_ended(session: Session, held: Claim) -> bool:
+    """Whether the work came to its end under this attempt, and no later one."""
+    query = text(
+        "SELECT 1 FROM work WHERE id = :id AND attempt = :attempt "
+        "AND status IN ('succeeded', 'failed')"
     )
     return session.execute(query, {"id": held.id, "attempt": held.attempt}).first() is not None
 

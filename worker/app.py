@@ -6,16 +6,28 @@ lost is sent again, a message that comes twice does nothing. Hence the settings 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from shared.config import settings
 from shared.status import WorkKind
-from shared.work import recognise_queue
+from shared.work import BROKER_PREFIX, recognise_queue
 
 app = Celery(
     "octavo", include=["worker.tasks.prepare", "worker.tasks.recognise", "worker.tasks.assemble"]
 )
+
+
+def count_waiting(names: Sequence[str]) -> int:
+    """How many messages lie in these queues; asked over a connection of its own.
+
+    Raises whatever a broker that is away makes the client raise.
+    """
+    with app.connection_for_read() as connection:
+        lists = connection.default_channel.client
+        return sum(int(lists.llen(name)) for name in names)
 
 
 def queues() -> list[str]:
@@ -31,6 +43,7 @@ def _queue(name: str) -> Queue:
 
 app.conf.update(
     broker_url=settings().broker_url.get_secret_value(),
+    broker_transport="worker.broker:Transport",  # of Redis, hardened
     broker_transport_options={
         # No call on a dead broker waits for ever; longer than the 1 s that a BRPOP blocks.
         "socket_timeout": 2,
@@ -40,7 +53,7 @@ app.conf.update(
         # No book of unacknowledged messages in the broker: it would cost two round trips a task,
         # and what it could bring back, the sweeper sends again sooner.
         "ack_emulation": False,
-        "global_keyprefix": "octavo:",
+        "global_keyprefix": BROKER_PREFIX,
         "max_connections": 20,
     },
     broker_connection_timeout=2,

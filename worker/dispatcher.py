@@ -26,6 +26,7 @@ from shared.errors import DependencyUnavailable
 from shared.served import Served
 from shared.status import Lane
 from worker.app import app, queues
+from worker.pulse import Pulse
 
 ADVISORY_LOCK = 7_242_302
 WINDOW = 1.25
@@ -46,16 +47,19 @@ class Dispatcher:
         self._slots: dict[str, int] = {}
         self._served: defaultdict[str, Served] = defaultdict(Served)  # of each queue
         self._slots_read_at = -math.inf
+        self._pulse = Pulse("dispatcher")
 
     def run(self, stop: threading.Event) -> None:
         """Send due work until told to stop."""
         while not stop.is_set():
             try:
-                with sole_holder(ADVISORY_LOCK, stop) as still_sole:
+                with sole_holder(ADVISORY_LOCK, stop, self._pulse.stands_by) as still_sole:
                     self._rounds(stop, still_sole)
             except DependencyUnavailable as error:
                 log.warning("dispatch_paused", detail=error.detail)
+                self._pulse.no_round()
                 stop.wait(BACK_OFF_SECONDS)
+        self._pulse.stop()
 
     def _rounds(self, stop: threading.Event, still_sole: Callable[[], None]) -> None:
         """Rounds with pauses that grow while there is nothing to send, or no room for it."""
@@ -66,6 +70,7 @@ class Dispatcher:
                 self.read_slots()
             # Also after a round that sent: a few messages at a time cost as much as many.
             pause = settings().dispatch_seconds if self.round() else min(2 * pause, longest)
+            self._pulse.full_round()
             stop.wait(pause)
 
     def round(self) -> int:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
@@ -20,7 +20,7 @@ import structlog
 
 from shared import work, workers
 from shared.config import settings
-from shared.db import transaction
+from shared.db import own_transactions, transaction
 from shared.errors import DependencyUnavailable
 from shared.work import Claim
 
@@ -33,8 +33,6 @@ class Held:
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
         self.lost = False
-        self.lease_until = time.monotonic() + settings().lease_seconds
-        """By this process's clock, and never later than the row's."""
         self.progressed: Callable[[], bool] = lambda: False
         self.give_up: Callable[[], None] = lambda: None
         self._moved_at = time.monotonic()
@@ -58,26 +56,73 @@ class Held:
 class Heartbeat:
     """What this worker holds, and the thread that keeps it."""
 
-    def __init__(self, queues: Sequence[str], slots: int, device: dict[str, Any]) -> None:
+    def __init__(
+        self, queues: Sequence[str], slots: int, device: dict[str, Any], *, kind: str = "worker"
+    ) -> None:
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.queues, self.slots, self.kind = queues, slots, kind
         self.draining = False
-        self._queues, self._slots, self._device = queues, slots, device
+        """Set by a signal handler too, which may do no more than that."""
+        self.tried_at = self.renewed_at = time.monotonic()
+        """When it last tried to renew, and when it could."""
+        self.message_at: float | None = None
+        self.hands = 0
+        """Tasks that are carried out; one that waits for the database holds nothing yet."""
+        self._device = device
         self._held: dict[int, Held] = {}
         self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._transaction = own_transactions()  # the work may take all connections of the pool
+        self._hurried = threading.Event()
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    @property
+    def busy(self) -> int:
+        """How many units of work it holds."""
+        with self._lock:
+            return len(self._held)
 
     def start(self) -> None:
         """Join the workers that the dispatcher counts, and stay among them."""
         self._beat()
         self._thread.start()
 
+    def hurry(self) -> None:
+        """Beat now; not for signal handlers."""
+        self._hurried.set()
+
     def stop(self) -> None:
-        """Leave the workers."""
-        self._ended.set()
+        """Leave the workers; where the database is away, it forgets this one by itself."""
+        self._ended = True
+        self._hurried.set()
         self._thread.join()
-        with transaction() as session:
+        with suppress(DependencyUnavailable), self._transaction() as session:
             workers.leave(session, self.worker_id)
+
+    def note_message(self) -> None:
+        """A message has come from the broker."""
+        self.message_at = time.monotonic()
+
+    def take_up(self) -> None:
+        """A task begins."""
+        with self._lock:
+            self.hands += 1
+
+    def put_down(self) -> None:
+        """A task has ended, whichever way."""
+        with self._lock:
+            self.hands -= 1
+
+    def give_back(self) -> None:
+        """Release all that is held, uncounted, for others to do; what comes of it is dropped."""
+        with self._lock:
+            everything = list(self._held.values())
+        for held in everything:
+            log.info("work_given_back", work_id=held.claim.id, attempt=held.claim.attempt)
+            held.lose()
+        with suppress(DependencyUnavailable), transaction() as session:
+            for held in sorted(everything, key=lambda held: held.claim.id):
+                work.release(session, held.claim)
 
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[Held]:
@@ -92,7 +137,9 @@ class Heartbeat:
                 self._held.pop(claim.id, None)
 
     def _run(self) -> None:
-        while not self._ended.wait(settings().heartbeat_seconds):
+        while not self._ended:
+            self._hurried.wait(settings().heartbeat_seconds)
+            self._hurried.clear()
             try:
                 self._beat()
             except DependencyUnavailable as error:
@@ -100,28 +147,30 @@ class Heartbeat:
             except Exception:
                 # A worker without a heartbeat would go on without leases, and nobody would know.
                 log.exception("heartbeat_crashed")
+            self.tried_at = time.monotonic()
 
     def _beat(self) -> None:
         sent = time.monotonic()
         with self._lock:
             everything = list(self._held.values())
         alive = [held for held in everything if held.goes_on()]
-        with transaction() as session:
+        with self._transaction() as session:
             workers.beat(
                 session,
                 self.worker_id,
-                queues=self._queues,
-                slots=self._slots,
+                kind=self.kind,
+                queues=self.queues,
+                slots=self.slots,
                 busy=len(everything),
+                idle_seconds=None if self.message_at is None else sent - self.message_at,
                 draining=self.draining,
                 version=version("octavo"),
                 device=self._device,
             )
             renewed = work.renew(session, [held.claim for held in alive]) if alive else set()
+        self.renewed_at = sent
         for held in alive:
-            if held.claim.id in renewed:
-                held.lease_until = sent + settings().lease_seconds
-            elif self._still_holds(held):
+            if held.claim.id not in renewed and self._still_holds(held):
                 log.info("claim_lost", work_id=held.claim.id, attempt=held.claim.attempt)
                 held.lose()
 

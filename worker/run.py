@@ -6,11 +6,7 @@ whatever they die of. SIGTERM ends it gracefully: no new claim, what is held is 
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 
 from celery import signals
@@ -19,18 +15,19 @@ from shared.config import settings
 from shared.status import WorkKind
 from shared.work import recognise_queue
 from worker import process
-from worker.app import app
+from worker.app import app, count_waiting
 from worker.engine.host import EngineHost
 from worker.heartbeat import Heartbeat
-
-LOOK_SECONDS = 1.0
+from worker.liveness import Consumption, Liveness
+from worker.watch import Watch
 
 
 def run_cpu_worker(slots: int) -> None:
     """Prepare and assemble, `slots` units at once, until told to end."""
     queues = [WorkKind.PREPARE, WorkKind.ASSEMBLE]
-    process.equip(heartbeat=Heartbeat(queues, slots, {"kind": "cpu"}), engine=None)
-    _consume(queues, slots)
+    heartbeat = Heartbeat(queues, slots, {"kind": "cpu"}, kind="cpu")
+    process.equip(heartbeat=heartbeat, engine=None)
+    _work(heartbeat, None)
 
 
 def run_engine_worker(engine: str) -> None:
@@ -43,48 +40,60 @@ def run_engine_worker(engine: str) -> None:
         max_recognition_bytes=chosen.max_recognition_bytes,
     )
     host.start()
-    queues = [recognise_queue(engine)]
-    process.equip(heartbeat=Heartbeat(queues, host.slots, host.device), engine=host)
-    threading.Thread(target=_end_with, args=(host,), name="engine-watch", daemon=True).start()
+    heartbeat = Heartbeat([recognise_queue(engine)], host.slots, host.device, kind="engine")
+    process.equip(heartbeat=heartbeat, engine=host)
     try:
-        _consume(queues, host.slots)
+        _work(heartbeat, host)
     finally:
         host.stop()
-    if host.broken:
-        sys.exit("the engine dies again and again")
+
+
+def _work(heartbeat: Heartbeat, host: EngineHost | None) -> None:
+    """Take messages until told to end, or until that is of no use; then exits with an error."""
+    watch = Watch(heartbeat, Liveness(heartbeat, host, Consumption(heartbeat, count_waiting)))
+    _connect_signals(heartbeat)
+    heartbeat.start()
+    watch.start()
+    try:
+        _consume(heartbeat.queues, heartbeat.slots)
+    finally:
+        heartbeat.stop()
+    if watch.why_dead:
+        sys.exit(watch.why_dead)
 
 
 def _consume(queues: Sequence[str], slots: int) -> None:
-    heartbeat = process.heartbeat()
-    signals.worker_ready.connect(_announce, weak=False)
-    signals.worker_shutting_down.connect(_drain, weak=False)
-    heartbeat.start()
-    try:
-        # Not by Celery's command line, which takes most of a second to import.
-        app.Worker(
-            pool="threads",
-            concurrency=slots,
-            queues=queues,
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            quiet=True,
-        ).start()
-    finally:
-        heartbeat.stop()
+    # Not by Celery's command line, which takes most of a second to import.
+    app.Worker(
+        pool="threads",
+        concurrency=slots,
+        queues=queues,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    ).start()
 
 
-def _end_with(host: EngineHost) -> None:
-    """End this worker when its engine cannot be brought back: others take its pages."""
-    while not host.broken:
-        time.sleep(LOOK_SECONDS)
-    process.heartbeat().draining = True
-    os.kill(os.getpid(), signal.SIGTERM)
+def _connect_signals(heartbeat: Heartbeat) -> None:
+    def announce(**_: object) -> None:
+        print("ready", flush=True)  # noqa: T201 - whoever started the process waits for this line
 
+    def drain(**_: object) -> None:
+        heartbeat.draining = True
 
-def _announce(**_: object) -> None:
-    print("ready", flush=True)  # noqa: T201 - whoever started the process waits for this line
+    def note(**_: object) -> None:
+        heartbeat.note_message()
 
+    signals.worker_ready.connect(announce, weak=False)
+    signals.worker_shutting_down.connect(drain, weak=False)
 
-def _drain(**_: object) -> None:
-    process.heartbeat().draining = True
+    def begin(**_: object) -> None:
+        heartbeat.take_up()
+
+    def end(**_: object) -> None:
+        heartbeat.put_down()
+
+    signals.task_received.connect(note, weak=False)
+    signals.task_prerun.connect(begin, weak=False)
+    signals.task_postrun.connect(end, weak=False)

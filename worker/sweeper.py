@@ -19,6 +19,7 @@ from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, DependencyUnavailable
 from shared.models import Job, Tombstone
+from worker.pulse import Pulse
 
 log = structlog.get_logger()
 
@@ -28,6 +29,7 @@ class Sweeper:
 
     def __init__(self) -> None:
         self._rescue_from = time.monotonic() + self._grace_seconds
+        self._pulse = Pulse("sweeper")
 
     @property
     def _grace_seconds(self) -> float:
@@ -39,13 +41,20 @@ class Sweeper:
         while not stop.is_set():
             if not self.round():
                 stop.wait(settings().sweep_seconds)
+        self._pulse.stop()
 
     def round(self) -> int:
         """Do each step once; how much there was to do."""
         steps: list[Callable[[], int]] = [resend, end_overdue, expire, purge, check_tombstones]
         if time.monotonic() >= self._rescue_from:
             steps = [rescue, end_exhausted, *steps]
-        return sum(self._guarded(step) for step in [*steps, forget_keys, forget_workers])
+        return sum(
+            self._guarded(step) for step in [*steps, forget_keys, forget_workers, self._tell]
+        )
+
+    def _tell(self) -> int:
+        self._pulse.full_round()
+        return 0
 
     def _guarded(self, step: Callable[[], int]) -> int:
         try:
@@ -53,6 +62,7 @@ class Sweeper:
         except DatabaseUnavailable as error:
             log.warning("sweep_paused", step=step.__name__, detail=error.detail)
             self._rescue_from = time.monotonic() + self._grace_seconds
+            self._pulse.no_round()
             return 0
         except Exception:
             # One row that nothing can be done with must not stop the other steps for ever.

@@ -71,7 +71,7 @@ GRANTS = {
     "octavo_dispatcher": {
         "tenants": "SELECT",
         "work": "SELECT, UPDATE (sent_at, sends)",
-        "workers": "SELECT",
+        "workers": "SELECT, INSERT, UPDATE, DELETE",  # its own row
     },
     "octavo_sweeper": {
         "jobs": f"SELECT, DELETE, UPDATE ({WORKER_CHANGES}, finished_as)",
@@ -80,7 +80,7 @@ GRANTS = {
         "recognitions": "SELECT, INSERT, DELETE",  # it ends pages with the workers' statement
         "tombstones": "SELECT, INSERT, UPDATE (check_at, objects)",
         "idempotency_keys": "SELECT, DELETE, UPDATE (held_until)",  # the last to lock, before DELETE
-        "workers": "SELECT, DELETE",
+        "workers": "SELECT, INSERT, UPDATE, DELETE",
         "audit": "INSERT",
     },
 }

@@ -28,6 +28,22 @@ def fake_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform
         yield platform
 
 
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform with two gateways and two engine workers, on which nobody counts on one alone."""
+    settings = {
+        **SHORT_TIMERS,
+        "OCTAVO_FAKE_DELAY_SECONDS": "0.05",
+        "OCTAVO_FAKE_SLOTS": "4",
+        "OCTAVO_CONSUME_SECONDS": "5",
+    }
+    directory = tmp_path_factory.mktemp("pair")
+    with Platform(
+        directory, engine="fake", engine_workers=2, gateways=2, settings=settings
+    ) as platform:
+        yield platform
+
+
 @pytest.fixture
 def octavo(fake_platform: Platform) -> Iterator[Octavo]:
     """A client of the platform with the fake engine."""

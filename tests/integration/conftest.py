@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
 from deploy.embedded.services import Services
 from shared.roles import Role
 from tests import acting
 from tests.factory import authorization
+from tests.proxy import CutAfterCommit
 
 _SHORT_TIMERS = {
     "OCTAVO_LEASE_SECONDS": "4",
@@ -83,3 +84,21 @@ def gateway() -> Iterator[TestClient]:
     app = acting.App(create_app(), Role.GATEWAY)
     with TestClient(app, headers=authorization()) as client:
         yield client
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CutAfterCommit]:
+    """A way to the database that can be cut; `transaction` takes it."""
+    from shared import db
+
+    url = db.engine().url
+    assert url.host is not None
+    assert url.port is not None
+    with CutAfterCommit(url.host, url.port) as cut:
+        engine = create_engine(
+            url.set(port=cut.port), pool_size=1, connect_args=db.CONNECT_ARGUMENTS
+        )
+        sessions = sessionmaker(engine, expire_on_commit=False)
+        monkeypatch.setattr(db, "_sessions", lambda: sessions)
+        yield cut
+        engine.dispose()

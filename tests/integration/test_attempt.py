@@ -1,94 +1,136 @@
-"""An attempt at some work that crashes: it counts, and work that always crashes ends."""
+"""An attempt at some work, where database or worker come to an end meanwhile."""
 
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import pages, work
+from shared import work
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable
-from shared.models import Job, Work
-from shared.status import JobStatus, WorkKind
-from shared.work import Claim
-from tests.factory import due_now, make_job, make_prepared, overdue, work_of
-from worker import process, sweeper
+from shared.models import Work
+from shared.status import WorkStatus
+from tests.factory import make_prepared
+from tests.proxy import CutAfterCommit
+from worker import process
 from worker.heartbeat import Heartbeat, Held
-from worker.tasks.attempt import carry_out
+from worker.tasks import attempt
+
+QUEUE = "recognise.fake"
 
 
-@pytest.fixture(autouse=True)
-def _worker() -> Iterator[None]:
-    heartbeat = Heartbeat([], 1, {})
-    process.equip(heartbeat=heartbeat, engine=None)
-    heartbeat.start()
-    yield
-    heartbeat.stop()
+@pytest.fixture
+def heartbeat() -> Iterator[Heartbeat]:
+    beating = Heartbeat([QUEUE], 3, {})
+    process.equip(heartbeat=beating, engine=None)
+    beating.start()
+    yield beating
+    beating.stop()
 
 
-def crash(*_: object) -> None:
-    raise ZeroDivisionError("division by zero")
-
-
-def crash_in_the_database(session: Session, _: Claim) -> None:
-    session.execute(text("SELECT 1 / 0"))
-
-
-def do_nothing(_: Held, __: object) -> None:
-    pass
-
-
-def crashes(unit: Work, load: object) -> None:
-    """Let an attempt at `unit` crash while it loads, and its lease run out."""
-    with pytest.raises(Exception, match="zero"):
-        carry_out(unit.id, load, do_nothing)  # type: ignore[arg-type]
+@pytest.fixture
+def unit() -> Work:
+    """Work that was sent."""
     with transaction() as session:
-        overdue(session)
-        work.rescue(session)
-        due_now(session)
-    sweeper.end_exhausted()
+        _, [unit] = make_prepared(session, 1)
+        work.pick(session, unit.queue, unit.priority, 1)
+    return unit
 
 
-@pytest.mark.parametrize("load", [crash, crash_in_the_database])
-def test_a_page_whose_loading_always_crashes_fails_in_the_end(load: object) -> None:
+def state(unit: Work) -> tuple[str, bool, int, int]:
     with transaction() as session:
-        job, [unit] = make_prepared(session, 1)
+        query = "SELECT status, sent_at IS NOT NULL, attempt, failures FROM work WHERE id = :id"
+        return tuple(session.execute(text(query), {"id": unit.id}).one())
 
-    for _ in range(4):
-        crashes(unit, load)
 
+def carried_out(unit: Work) -> list[work.Claim]:
+    """The claims under which the work was done."""
+    done: list[work.Claim] = []
+
+    def do(held: Held, _: bool) -> None:  # noqa: FBT001 - what was loaded
+        done.append(held.claim)
+
+    attempt.carry_out(unit.id, lambda session, claim: True, do)
+    return done
+
+
+def test_a_worker_that_is_ending_sends_back_what_comes(heartbeat: Heartbeat, unit: Work) -> None:
+    heartbeat.draining = True
+
+    assert carried_out(unit) == []
+    assert state(unit) == ("queued", False, 0, 0)
+
+
+def test_a_claim_whose_answer_was_lost_is_found_again(
+    heartbeat: Heartbeat, unit: Work, proxy: CutAfterCommit
+) -> None:
+    proxy.arm()
+
+    [claim] = carried_out(unit)
+
+    assert (claim.id, claim.attempt, proxy.cuts) == (unit.id, 1, 1)
+    assert state(unit)[0] == "running"
+
+
+def test_a_database_that_is_away_is_waited_for(
+    heartbeat: Heartbeat, unit: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, tries = work.claim, []
+
+    def refuse(*arguments: object) -> work.Claim | None:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise DatabaseUnavailable
+        return claim(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attempt, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(work, "claim", refuse)
+
+    assert len(carried_out(unit)) == 1
+    assert len(tries) == 2
+
+
+def test_what_was_done_outlives_an_outage_longer_than_the_lease(
+    heartbeat: Heartbeat, unit: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with transaction() as session:
-        [page] = pages.finished(session, job.id)
-    assert page.error is not None
-    assert page.error.code == "page_crashed_engine"
+        claim = work.claim(session, unit.id, heartbeat.worker_id)
+        session.execute(text("UPDATE work SET lease_until = now() - interval '1 hour'"))
+    assert claim is not None
+    tries: list[int] = []
+
+    def end(session: Session) -> bool:
+        tries.append(1)
+        if len(tries) < 3:
+            raise DatabaseUnavailable
+        return work.end(session, claim, WorkStatus.SUCCEEDED)
+
+    monkeypatch.setattr(attempt, "RETRY_SECONDS", 0.1)
+    assert attempt.store(Held(claim), end)
+    assert state(unit)[0] == "succeeded"
 
 
-def test_a_job_whose_preparing_always_crashes_fails_in_the_end() -> None:
-    with transaction() as session:
-        job = make_job(session)
-        [unit] = work_of(session, job, WorkKind.PREPARE)
+def test_what_is_given_back_is_uncounted_and_its_holder_is_told(
+    heartbeat: Heartbeat, unit: Work
+) -> None:
+    told = threading.Event()
 
-    for _ in range(4):
-        crashes(unit, crash)
+    def do(held: Held, _: bool) -> None:  # noqa: FBT001 - what was loaded
+        held.give_up = told.set
+        while not held.lost:
+            time.sleep(0.01)
 
-    with transaction() as session:
-        row = session.get_one(Job, job.id)
-    assert row.status is JobStatus.FAILED
-    assert row.error is not None
-    assert row.error["code"] == "poison_document"
+    holder = threading.Thread(
+        target=attempt.carry_out, args=[unit.id, lambda session, claim: True, do]
+    )
+    holder.start()
+    while not heartbeat.busy:
+        time.sleep(0.01)
+    heartbeat.give_back()
+    holder.join(5)
 
-
-def test_a_database_that_went_away_while_loading_is_no_failure() -> None:
-    def away(*_: object) -> None:
-        raise DatabaseUnavailable
-
-    with transaction() as session:
-        job, [unit] = make_prepared(session, 1)
-
-    with pytest.raises(DatabaseUnavailable):
-        carry_out(unit.id, away, do_nothing)
-
-    with transaction() as session:
-        [unit] = work_of(session, job, WorkKind.RECOGNISE)
-    assert (unit.status, unit.failures, unit.attempt) == ("queued", 0, 0)
+    assert told.is_set()
+    assert state(unit) == ("queued", False, 1, 0)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -161,3 +162,42 @@ def test_one_dispatcher_works_and_another_stands_by() -> None:
 
     assert second_worked.wait(5)
     second.join()
+
+
+def test_a_broker_that_is_full_refuses_and_nothing_was_sent(
+    broker: redis.Redis, session: Session
+) -> None:
+    prepared(3)
+    a_worker(4)
+    broker.config_set("maxmemory", 1000)
+    try:
+        with pytest.raises(DependencyUnavailable):
+            dispatched()
+        query = text("SELECT count(*) FROM work WHERE sent_at IS NOT NULL AND status = :queued")
+        assert session.execute(query, {"queued": WorkStatus.QUEUED}).scalar() == 0
+    finally:
+        broker.config_set("maxmemory", 0)
+    assert dispatched() == 3
+
+
+def test_a_dispatcher_that_goes_round_is_in_the_table_until_it_ends(
+    broker: redis.Redis,
+) -> None:
+    stop = threading.Event()
+    dispatcher = threading.Thread(target=Dispatcher().run, args=[stop])
+    dispatcher.start()
+    deadline = time.monotonic() + 10
+    while kinds() != ["dispatcher"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    stop.set()
+    dispatcher.join(10)
+
+    assert kinds() == []
+
+
+def kinds() -> list[str]:
+    """What the rows of the workers table are."""
+    with transaction() as session:
+        return list(session.execute(text("SELECT kind FROM workers")).scalars())

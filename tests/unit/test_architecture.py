@@ -23,7 +23,7 @@ ONLY_IN = {
     "boto3": ("shared/storage.py",),
     "botocore": ("shared/storage.py",),
     "celery": ("worker/app.py", "worker/run.py", "worker/tasks/", "worker/dispatcher.py"),
-    "kombu": ("worker/app.py", "worker/dispatcher.py"),
+    "kombu": ("worker/app.py", "worker/broker.py", "worker/dispatcher.py"),
     "fastapi": ("api/",),
     "starlette": ("api/",),
     "torch": ("worker/engine/",),

@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 10
 WORKS = "print('ready', flush=True); import time; time.sleep(60)"
 ENDS_POLITELY = """
 import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('asked to end', time.monotonic())))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('asked to end', time.monotonic(), flush=True)))
 print('ready', flush=True)
 time.sleep(60)
 """
@@ -93,6 +93,31 @@ def test_one_that_dies_is_started_again(tmp_path: Path) -> None:
 
         eventually(lambda: supervisor.pids().get("part", first) != first)
         assert told == ["part died (SIGKILL); starting it again in 0.2 s"]
+
+
+def test_one_that_ends_in_order_is_started_again_and_that_is_no_death(tmp_path: Path) -> None:
+    told: list[str] = []
+    with supervised([child("part", ENDS_POLITELY, tmp_path)], tell=told.append) as supervisor:
+        for _ in range(LOOP_DEATHS + 1):
+            before = supervisor.pids()["part"]
+            eventually(lambda: (tmp_path / "part.log").read_text().endswith("ready\n"))
+            os.kill(before, signal.SIGTERM)
+            eventually(lambda: supervisor.pids().get("part", before) != before)  # noqa: B023 - used at once
+
+        assert set(told) == {"part ended; starting it again"}
+
+
+def test_a_restart_returns_when_the_new_one_is_ready(tmp_path: Path) -> None:
+    parts = [child(name, ENDS_POLITELY, tmp_path) for name in ("one", "two")]
+    with supervised(parts) as supervisor:
+        before = supervisor.pids()
+
+        supervisor.restart("one")
+
+        after = supervisor.pids()
+        assert parts[0].is_ready
+        assert after["one"] != before["one"]
+        assert after["two"] == before["two"]
 
 
 def test_a_crash_loop_stops_all_and_says_how_the_log_ends(tmp_path: Path) -> None:

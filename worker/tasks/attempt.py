@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
@@ -21,6 +22,8 @@ from worker import process
 from worker.heartbeat import Held
 
 RETRY_SECONDS = 0.5
+LARGEST_ID = 2**63
+"""Whoever can write to the broker may send what they like."""
 
 Loaded = TypeVar("Loaded")
 
@@ -36,33 +39,54 @@ def carry_out(
 
     Work that is not queued is somebody else's, cancelled, or done: then nothing happens.
     """
-    heartbeat = process.heartbeat()
-    claim, loaded = _begin(work_id, heartbeat.worker_id, load)
-    if claim is None or loaded is None:
+    if not (isinstance(work_id, int) and 0 < work_id < LARGEST_ID):
+        log.warning("message_rejected", why="its id is none")
         return
+    found = _claim(work_id, load)
+    if found is None:
+        return
+    claim, loaded = found
     facts = {"job_id": claim.job_id.hex, "page": claim.page_no, "attempt": claim.attempt}
-    with heartbeat.holding(claim) as held, structlog.contextvars.bound_contextvars(**facts):
+    with (
+        process.heartbeat().holding(claim) as held,
+        structlog.contextvars.bound_contextvars(**facts),
+    ):
         try:
             do(held, loaded)
         except OctavoError as error:
             settle(held, error)
 
 
-def _begin(
-    work_id: int, worker_id: str, load: Callable[[Session, Claim], Loaded | None]
-) -> tuple[Claim | None, Loaded | None]:
-    try:
-        with transaction() as session:
-            claim = work.claim(session, work_id, worker_id)
-            return claim, load(session, claim) if claim else None
-    except DependencyUnavailable:
-        raise
-    except Exception:
-        # What crashed took the claim back with it. Claimed by itself, its lease runs out and the
-        # failure is counted; else the work would be sent again for ever.
-        with transaction() as session:
-            work.claim(session, work_id, worker_id)
-        raise
+def _claim(
+    work_id: int, load: Callable[[Session, Claim], Loaded | None]
+) -> tuple[Claim, Loaded] | None:
+    """Claim work and load what it needs; None where that is not to be.
+
+    Where Postgres is away it waits: the message is here, and would come again only much later.
+    A worker that is ending takes nothing more; what comes to it is sent to another at once.
+    """
+    heartbeat, in_doubt = process.heartbeat(), False
+    while not heartbeat.draining:
+        try:
+            with transaction() as session:
+                claim = work.claim(session, work_id, heartbeat.worker_id)
+                if claim is None and in_doubt:  # the connection may have died in the commit
+                    claim = work.claimed(session, work_id, heartbeat.worker_id)
+                loaded = load(session, claim) if claim else None
+        except DependencyUnavailable:
+            in_doubt = True
+            time.sleep(RETRY_SECONDS)
+        except Exception:
+            # What crashed took the claim back with it. Claimed by itself, its lease runs out and
+            # the failure is counted; else the work would be sent again for ever.
+            with transaction() as session:
+                work.claim(session, work_id, heartbeat.worker_id)
+            raise
+        else:
+            return (claim, loaded) if claim and loaded is not None else None
+    with suppress(DependencyUnavailable), transaction() as session:
+        work.unsend(session, [work_id])
+    return None
 
 
 def settle(held: Held, error: OctavoError) -> None:
@@ -75,15 +99,18 @@ def settle(held: Held, error: OctavoError) -> None:
 def store(held: Held, transition: Callable[[Session], bool]) -> bool:
     """Make a transition of the held work; False where the claim was lost.
 
-    Where Postgres is away, what was done is kept and tried again for as long as the lease lasts.
+    Where Postgres is away, what was done is kept and tried again until it is back, even past the
+    lease: the row says whether the claim still holds, and the sweeper leaves the heartbeat time to
+    renew it. A connection may die in the commit: what has ended under this attempt, this one ended.
     """
+    in_doubt = False
     while not held.lost:
         try:
             with transaction() as session:
-                happened = transition(session)
+                happened = transition(session) or (in_doubt and work.has_ended(session, held.claim))
         except DependencyUnavailable:
-            if time.monotonic() > held.lease_until:
-                raise
+            in_doubt = True
+            held.touch()  # it does not stand still of itself
             time.sleep(RETRY_SECONDS)
         else:
             if not happened:

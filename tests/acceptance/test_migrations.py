@@ -1,0 +1,120 @@
+"""A migration is applied while the platform works, with somebody in its way."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Self
+
+import psycopg2
+
+from benchmarks.load import Load, failures, rows, seconds_until_done
+from deploy.local import Platform
+
+IN_THE_WAY_SECONDS = 3
+LONGEST_PAUSE_SECONDS = 2
+
+REVISIONS = {
+    "9001": """
+        op.add_column("work", sa.Column("sample", sa.Text(), server_default="", nullable=False))
+        op.add_column("jobs", sa.Column("sample", sa.Text()))
+    """,
+    "9002": """
+        with op.get_context().autocommit_block():
+            op.create_index(
+                "work_sample", "work", ["sample"], postgresql_concurrently=True, if_not_exists=True
+            )
+    """,
+}
+
+UPGRADE = """
+import sys
+from alembic import command
+from migrations.run import configuration
+config = configuration()
+config.set_main_option("path_separator", "newline")
+config.set_main_option("version_locations", "\\n".join(sys.argv[1:]))
+command.upgrade(config, "head")
+"""
+
+
+def write_revisions(folder: Path, after: str) -> None:
+    for revision, body in REVISIONS.items():
+        lines = [
+            "import sqlalchemy as sa",
+            "from alembic import op",
+            f"revision, down_revision = {revision!r}, {after!r}",
+            "def upgrade():",
+            textwrap.indent(textwrap.dedent(body).strip(), "    "),
+        ]
+        (folder / f"{revision}.py").write_text("\n".join(lines) + "\n")
+        after = revision
+
+
+def stand_in_the_way(platform: Platform) -> None:
+    """Read a row of each table, and do not say that it is over."""
+    url = platform.environment["OCTAVO_DATABASE_URL"].replace("+psycopg2", "")
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM jobs)")
+        time.sleep(IN_THE_WAY_SECONDS)
+
+
+class Prober:
+    """Does nothing to the table of work, again and again; what the dispatcher does waits as long."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.longest = 0.0
+        self._url = platform.environment["OCTAVO_DATABASE_URL"].replace("+psycopg2", "")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with closing(psycopg2.connect(self._url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                while not self._ended.wait(0.02):
+                    began = time.monotonic()
+                    cursor.execute("UPDATE work SET sent_at = now() WHERE id = -1")
+                    self.longest = max(self.longest, time.monotonic() - began)
+
+
+def test_a_migration_under_load_stops_nobody(pair: Platform, tmp_path: Path) -> None:
+    ours = Path(__file__).parents[2] / "migrations/versions"
+    [(now,)] = rows(pair, "SELECT version_num FROM alembic_version")
+    write_revisions(tmp_path, now)
+    before = failures(pair)
+
+    with Load(pair, per_second=3) as load, Prober(pair) as prober:
+        time.sleep(1)
+        obstacle = threading.Thread(target=stand_in_the_way, args=[pair])
+        obstacle.start()
+        time.sleep(0.2)
+        done = subprocess.run(
+            [sys.executable, "-c", UPGRADE, str(ours), str(tmp_path)],
+            env=pair.environment,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        obstacle.join()
+        time.sleep(1)
+
+    assert done.returncode == 0, done.stderr
+    assert rows(pair, "SELECT version_num FROM alembic_version") == [("9002",)]
+    assert set(load.statuses()) == {202}, [answer.problem for answer in load.answers]
+    assert 0.5 < prober.longest <= LONGEST_PAUSE_SECONDS  # it was in the way, and not for long
+    seconds_until_done(pair, at_most=60)
+    assert failures(pair) == before

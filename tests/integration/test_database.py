@@ -1,0 +1,130 @@
+"""The way to Postgres where it is slow, frozen, read-only, or dies in the worst moment."""
+
+import os
+import signal
+import time
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared import db, work
+from shared.connection import Connection
+from shared.db import own_transactions, transaction
+from shared.errors import DatabaseUnavailable
+from shared.status import WorkStatus
+from shared.work import Claim
+from tests.factory import make_prepared, recognition
+from tests.proxy import CutAfterCommit
+from worker.heartbeat import Held
+from worker.tasks import attempt
+
+
+@pytest.fixture
+def claim() -> Claim:
+    with transaction() as session:
+        _, [unit] = make_prepared(session, 1)
+        held = work.claim(session, unit.id, "worker")
+    assert held is not None
+    return held
+
+
+def test_a_server_that_is_frozen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "answer_seconds", 1)
+    mine = own_transactions()
+    monkeypatch.setattr(Connection, "answer_seconds", 1)  # making them has set it
+    with mine() as session:
+        pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        with pytest.raises(DatabaseUnavailable), mine() as session:
+            session.execute(text("SELECT 1"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    assert 0.9 < time.monotonic() - began < 2
+    with mine() as session:
+        assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
+
+
+def test_a_statement_that_takes_long_is_ended_by_the_server() -> None:
+    with pytest.raises(DatabaseUnavailable) as ended, transaction() as session:
+        session.execute(text("SET LOCAL statement_timeout = 100"))
+        session.execute(text("SELECT pg_sleep(5)"))
+
+    assert ended.value.retry_after_seconds
+
+
+def test_a_server_that_only_reads_is_left() -> None:
+    with transaction() as session:
+        before = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+
+    with pytest.raises(DatabaseUnavailable), transaction() as session:
+        session.execute(text("SET TRANSACTION READ ONLY"))
+        session.execute(text("INSERT INTO tenants (id, name) VALUES (:id, 'a')"), {"id": uuid4()})
+
+    with transaction() as session:
+        assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != before
+
+
+def test_who_has_a_connection_of_its_own_does_not_wait_for_the_pool() -> None:
+    own = own_transactions()
+    pool = db.engine().pool
+    taken = [db.engine().connect() for _ in range(pool.size())]  # type: ignore[attr-defined]
+    try:
+        with own() as session:
+            assert session.execute(text("SELECT 1")).scalar() == 1
+        with pytest.raises(DatabaseUnavailable, match="in use"), transaction() as session:
+            session.execute(text("SELECT 1"))
+    finally:
+        for connection in taken:
+            connection.close()
+
+
+@pytest.mark.parametrize("status", [WorkStatus.SUCCEEDED, WorkStatus.FAILED])
+def test_a_connection_that_dies_in_the_commit_costs_nothing(
+    claim: Claim, proxy: CutAfterCommit, status: WorkStatus
+) -> None:
+    from shared import pages
+    from shared.errors import PageTimeout
+
+    def end(session: Session) -> bool:
+        if status is WorkStatus.SUCCEEDED:
+            return pages.succeed(session, claim, recognition())
+        return pages.fail(session, claim, PageTimeout())
+
+    proxy.arm()
+    assert attempt.store(Held(claim), end)
+
+    assert proxy.cuts == 1
+    with transaction() as session:
+        row = session.execute(text("SELECT status, attempt FROM work WHERE kind = 'recognise'"))
+        assert row.one() == (status, claim.attempt)
+
+
+def test_what_another_ended_is_not_taken_for_mine(claim: Claim, proxy: CutAfterCommit) -> None:
+    from shared import pages
+
+    with transaction() as session:
+        session.execute(text("UPDATE work SET attempt = attempt + 1 WHERE status = 'running'"))
+    proxy.arm()
+
+    assert not attempt.store(Held(claim), lambda s: pages.succeed(s, claim, recognition()))
+
+
+@pytest.mark.parametrize("seconds", [2, 5])
+def test_the_server_knows_how_long_this_process_waits(
+    seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db._Limits, "statement_seconds", seconds)  # noqa: SLF001 - once a process
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+    with own_transactions()() as session:
+        show = text("SELECT current_setting(:name)")
+        found = [session.execute(show, {"name": name}).scalar_one() for name in names]
+
+    assert found == [f"{seconds}s", "2s", "5s"]
+    assert Connection.answer_seconds == seconds + 1
