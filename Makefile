@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 export PYTHON
 
-.PHONY: help demo up test overhead fairness queue chaos drills outages rolling soak lock samples clean
+.PHONY: help demo up test fuzz overhead fairness queue chaos drills outages rolling soak lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -24,6 +24,10 @@ test: .venv/installed-dev ## Lint, check types, run all tests; options of pytest
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest $(ARGS)
+
+fuzz: .venv/installed-dev ## Break documents at random, CASES=100000 of them, from number FIRST=0 on
+	OCTAVO_FUZZ_CASES=$(or $(CASES),100000) OCTAVO_FUZZ_FIRST=$(or $(FIRST),0) \
+		$(RUN) -m pytest tests/unit/test_fuzz.py
 
 overhead: .venv/installed-dev ## Measure what the platform costs beside the reading; JSON=PATH keeps it
 	@$(RUN) -m benchmarks.overhead $(if $(JSON),--json "$(JSON)")

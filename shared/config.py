@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     max_side_ratio: Count = 100
     render_dpi: Count = 150
     render_memory_bytes: Count = 1024**3  # address space of the child that opens a document
-    render_page_seconds: Seconds = 10  # of CPU, and twice that by the clock
+    render_page_seconds: Seconds = 10  # of CPU, and 1.4 times that by the clock
 
     # What the gateway takes at once
     max_uploads: Count = 32

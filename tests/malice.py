@@ -173,7 +173,8 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], Any]] = {
     # Files
     "read a file": lambda _: _read("/etc/passwd"),
     "read the worker's environment": lambda facts: _read(f"/proc/{facts['victim']}/environ"),
-    "list a folder": lambda _: os.listdir("/") and None,
+    "read a font": lambda facts: _read(facts["font"]),
+    "list a folder": lambda _: bool(list(Path("/").iterdir())) and None,
     "look at a file": lambda _: bool(Path("/etc/passwd").stat()) and None,
     "write a file": _write,
     "make a memory file": lambda _: _memfd(),
@@ -191,7 +192,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], Any]] = {
     # Processes
     "fork": lambda _: _fork(),
     "start a thread": lambda _: _start_thread(),
-    "execute a program": lambda _: os.execv("/bin/true", ["true"]),
+    "execute a program": lambda _: os.execv("/bin/true", ["true"]),  # noqa: S606
     "signal the worker": lambda facts: os.kill(facts["victim"], 0),
     "trace the worker": lambda facts: _trace(facts["victim"]),
     "trace its zygote": lambda facts: _trace(facts["zygote"]),

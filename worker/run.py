@@ -19,11 +19,13 @@ from worker.app import app, count_waiting
 from worker.engine.host import EngineHost
 from worker.heartbeat import Heartbeat
 from worker.liveness import Consumption, Liveness
+from worker.pipeline import sandbox
 from worker.watch import Watch
 
 
 def run_cpu_worker(slots: int) -> None:
     """Prepare and assemble, `slots` units at once, until told to end."""
+    sandbox.start()
     queues = [WorkKind.PREPARE, WorkKind.ASSEMBLE]
     heartbeat = Heartbeat(queues, slots, {"kind": "cpu"}, kind="cpu")
     process.equip(heartbeat=heartbeat, engine=None)

@@ -12,17 +12,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from shared.errors import DocumentInvalid
+from shared.errors import DocumentInvalid, InternalError
 from shared.media import MediaType
 from tests import documents, malice
 from tests.unit.test_sandbox import LIMITS, as_root
-from worker.pipeline import sandbox
-from worker.pipeline.confinement import LAYERS
+from worker.pipeline import layers, sandbox
+from worker.pipeline.confinement import FONTS, LAYERS, Layer
 from worker.pipeline.sandbox import Child, ChildLied, ChildLost, Zygote
 
 SOMEBODY = 54_321
@@ -83,21 +85,22 @@ DEPENDS_ON_THE_HOST = {
 }
 """What some hosts refuse to everybody; the others must succeed where no layer is on."""
 
+
 @pytest.fixture(scope="module")
 def facts() -> Iterator[dict[str, Any]]:
     """Things to be attacked, which anybody may who gets at them."""
     folder = tempfile.mkdtemp()
     Path(folder).chmod(0o777)
     abstract = f"octavo-{os.getpid()}"
-    with socket.create_server(("127.0.0.1", 0)) as tcp, _listening("\0" + abstract):
-        with _listening(f"{folder}/socket"):
-            Path(f"{folder}/socket").chmod(0o777)
-            yield {
-                "folder": folder,
-                "abstract": abstract,
-                "socket": f"{folder}/socket",
-                "port": tcp.getsockname()[1],
-            }
+    by_path = f"{folder}/socket"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        _listening("\0" + abstract),
+        _listening(by_path),
+    ):
+        Path(by_path).chmod(0o777)
+        port = tcp.getsockname()[1]
+        yield {"folder": folder, "abstract": abstract, "socket": by_path, "port": port}
     shutil.rmtree(folder)
 
 
@@ -200,9 +203,7 @@ def refused_to_all(facts: dict[str, Any]) -> dict[str, set[str]]:
 
 @as_root
 @pytest.mark.parametrize("worker", WORKERS)
-def test_without_layers_attacks_succeed(
-    worker: str, refused_to_all: dict[str, set[str]]
-) -> None:
+def test_without_layers_attacks_succeed(worker: str, refused_to_all: dict[str, set[str]]) -> None:
     assert refused_to_all[worker] <= DEPENDS_ON_THE_HOST
 
 
@@ -259,6 +260,75 @@ def test_the_pixels_have_their_size_for_good(off: tuple[str, ...], facts: dict[s
     assert told["touch what lies past the pixels"].startswith("lost")
 
 
+def test_a_child_may_read_fonts_where_landlock_says_which_they_are(
+    evil_zygote: Zygote, facts: dict[str, Any]
+) -> None:
+    fonts = [font for folder in FONTS for font in folder.rglob("*.ttf")]
+    if not fonts or not evil_zygote.layers["landlock"].active:
+        pytest.skip("there are none, or nothing that could say so")
+    attacks = ["read a font", "read a file", "list a folder", "write a file"]
+
+    told = outcomes(evil_zygote, attacks, facts | {"font": str(fonts[0])})
+    with zygote_without("landlock") as zygote:
+        without = outcomes(zygote, attacks, facts | {"font": str(fonts[0])})
+
+    assert stopped(told) == set(attacks) - {"read a font"}
+    assert stopped(without) == set(attacks)
+
+
+FORGETFUL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from worker.pipeline import confinement, zygote
+
+def refuse(*_):
+    raise OSError("not today")
+
+def take_orders(control, layers, take=zygote._take_orders):
+    confinement.LAYERS["{layer}"] = ("", refuse)
+    take(control, layers)
+
+zygote._take_orders = take_orders
+zygote.main(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("layer", set(LAYERS) - {"namespaces"})
+def test_a_child_that_does_not_get_a_layer_which_the_host_allows_opens_nothing(layer: str) -> None:
+    zygote = Zygote(FORGETFUL.format(layer=layer))
+    try:
+        if not zygote.layers[layer].active:
+            pytest.skip("the host does not allow it")
+        with (
+            pytest.raises(InternalError, match="not today"),
+            taken_over(zygote, [], {}),
+        ):
+            pass
+    finally:
+        zygote.close()
+
+
+def test_what_a_host_does_not_allow_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = malice.program(off=("landlock", "namespaces"))
+    monkeypatch.setattr(sandbox, "Zygote", partial(Zygote, program))
+    monkeypatch.setattr(layers, "Zygote", partial(Zygote, program))
+
+    told = layers.active()
+    with capture_logs() as log, closing(_Nursery()) as nursery:
+        nursery.start()
+
+    assert set(told) == set(LAYERS)
+    assert told["landlock"] == Layer(active=False, detail="switched off")
+    assert told["rlimits"].active
+    [event] = [entry for entry in log if entry["event"] == "sandbox_layers_missing"]
+    assert event["namespaces"] == "switched off"
+
+
+class _Nursery(sandbox._Nursery):  # noqa: SLF001
+    def close(self) -> None:
+        self._living().close()
+
+
 def test_no_limit_can_be_raised(evil_zygote: Zygote) -> None:
     assert stopped(outcomes(evil_zygote, ["raise a limit"], {})) == {"raise a limit"}
 
@@ -282,7 +352,7 @@ def test_a_decoder_that_needs_threads_gets_threads_and_no_process(evil_zygote: Z
 
 @pytest.mark.parametrize(
     ("off", "said"),
-    [((), "memory or time"), (("rlimits",), r"more than 1\.5 s")],
+    [((), "memory or time"), (("rlimits",), r"more than 1\.4 s")],
     ids=["by the kernel", "by the parent's clock"],
 )
 def test_a_child_that_computes_for_ever_is_ended(off: tuple[str, ...], said: str) -> None:
@@ -291,7 +361,7 @@ def test_a_child_that_computes_for_ever_is_ended(off: tuple[str, ...], said: str
         taken_over(zygote, ["compute for ever"], {}, page_seconds=1) as child,
         pytest.raises(ChildLost, match=said),
     ):
-        child.connection.settimeout(1.5 if off else 30)
+        child.connection.settimeout(1.4 if off else 30)
         child.render(0)
 
 

@@ -180,11 +180,11 @@ def test_a_child_that_is_refused_memory_says_so_and_lives() -> None:
 
 
 def test_a_child_that_does_not_answer_is_killed_by_the_clock() -> None:
-    with opened(documents.pdf(2), limits=replace(LIMITS, page_seconds=0.2)) as document:
+    with opened(documents.pdf(2), limits=replace(LIMITS, page_seconds=0.5)) as document:
         child = only_child()
         child.suspend()
 
-        with pytest.raises(DocumentTooExpensive, match=r"0\.3 s"):
+        with pytest.raises(DocumentTooExpensive, match=r"0\.7 s"):
             document.render(0)
         assert eventually(lambda: is_gone(child.pid))
         document.render(1)
@@ -378,7 +378,7 @@ def test_a_child_ends_with_its_cpu_time_even_where_nobody_watches() -> None:
     with closing(child), pytest.raises(ChildLost, match="memory or time"):
         child.render(0)
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 45  # the limit for all of its pages is 52
 
 
 # What a child says

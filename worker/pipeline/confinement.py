@@ -29,7 +29,12 @@ from worker.pipeline.limits import MESSAGE_BYTES, PAGES_PER_CHILD, Limits
 
 FONTS = tuple(
     Path("/usr") / folder
-    for folder in ("share/fonts", "share/X11/fonts/Type1", "share/X11/fonts/TTF", "local/share/fonts")
+    for folder in (
+        "share/fonts",
+        "share/X11/fonts/Type1",
+        "share/X11/fonts/TTF",
+        "local/share/fonts",
+    )
 )
 """Where pdfium looks for a font that a document has not embedded; all that a child may read."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mmap import mmap
 
 _BIG_TIFF = 43
+_TRAILER, _EXTENSION, _IMAGE = b";!,"  # which each block of a GIF begins with
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,16 @@ class _Cut(Exception):
 
 def frames_of_gif(content: mmap, most: int) -> Frames:
     """The frames of a GIF, each with all of its data; counted no further than one past `most`."""
-    position, count = _after_table(13, _byte(content, 10) if len(content) > 10 else 0), 0
+    count = 0
     try:
+        position = _after_table(13, _byte(content, 10))
         while count <= most:
             kind = _byte(content, position)
-            if kind == 0x3B:
+            if kind == _TRAILER:
                 return Frames(count, count)
-            if kind == 0x21:  # an extension, with its label
+            if kind == _EXTENSION:  # with its label
                 position = _after_blocks(content, position + 2)
-            elif kind == 0x2C:  # an image: nine bytes, its colours, the width of its codes
+            elif kind == _IMAGE:  # nine bytes, its colours, the width of its codes
                 position = _after_table(position + 10, _byte(content, position + 9))
                 position = _after_blocks(content, position + 1)
                 count += 1
@@ -58,8 +60,7 @@ def frames_of_tiff(content: mmap, most: int) -> Frames:
             seen.add(directory)
             entries = _number(content, directory, order + ("Q" if big else "H"))
             after = directory + (8 + 20 * entries if big else 2 + 12 * entries)
-            if after > len(content):
-                raise _Cut
+            _byte(content, after - 1)
             whole = len(seen)
             directory = _number(content, after, order + ("Q" if big else "I"))
     except _Cut:

@@ -29,7 +29,7 @@ _SCOPES = 0b11  # abstract sockets, signals
 class _Refused(ctypes.Structure):
     """`struct landlock_ruleset_attr`: what is refused unless a rule lets it through."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("files", ctypes.c_uint64),
         ("tcp", ctypes.c_uint64),
         ("scopes", ctypes.c_uint64),
@@ -41,7 +41,7 @@ class _Rule(ctypes.Structure):
 
     _pack_ = 1
     _layout_ = "ms"
-    _fields_ = [("rights", ctypes.c_uint64), ("directory", ctypes.c_int32)]  # noqa: RUF012
+    _fields_ = [("rights", ctypes.c_uint64), ("directory", ctypes.c_int32)]
 
 
 def version() -> int:

@@ -52,8 +52,8 @@ class Limits:
 
     @property
     def answer_seconds(self) -> float:
-        """How long, by the clock, a child may take for one answer."""
-        return 1.5 * self.page_seconds
+        """How long, by the clock, a child may take for one answer: 14 s where it has 10 of CPU."""
+        return 1.4 * self.page_seconds
 
     def check_dimensions(self, width: int, height: int) -> None:
         """Raise ImageDimensions where a page image of this size is not allowed."""

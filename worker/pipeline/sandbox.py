@@ -59,6 +59,14 @@ class ZygoteLost(Exception):
     """The child died with its zygote, which says nothing of its document."""
 
 
+def start() -> None:
+    """Get ready for the first document, and say in the log what this host does not allow.
+
+    Raises DependencyUnavailable where no document can be opened here.
+    """
+    _nursery.start()
+
+
 def open_child(
     document: int, media_type: MediaType, *, limits: Limits, password: str | None
 ) -> Child:
@@ -347,6 +355,14 @@ class _Nursery:
         self._lock = threading.Lock()
         self._zygote: Zygote | None = None
 
+    def start(self) -> None:
+        """Have a zygote; raises DependencyUnavailable where none starts."""
+        try:
+            with self._lock:
+                self._living()
+        except OSError as error:
+            raise DependencyUnavailable("documents cannot be opened now") from error
+
     def fork(self, order: bytes, descriptors: list[int]) -> tuple[Zygote, int]:
         """A zygote and the pidfd of its new child; raises DependencyUnavailable where none starts."""
         with self._lock:
@@ -360,13 +376,17 @@ class _Nursery:
                 raise DependencyUnavailable("documents cannot be opened now") from error
 
     def _fork(self, order: bytes, descriptors: list[int]) -> tuple[Zygote, int]:
-        zygote = self._zygote = self._zygote or _announced(Zygote())
+        zygote = self._living()
         try:
             return zygote, zygote.fork(order, descriptors)
         except OSError:
             self._zygote = None
             zygote.close()
             raise
+
+    def _living(self) -> Zygote:
+        self._zygote = self._zygote or _announced(Zygote())
+        return self._zygote
 
     def forget(self) -> None:
         """In a fork of this process: the zygote is the parent's."""

@@ -25,6 +25,7 @@ from shared.errors import DocumentEncrypted, DocumentInvalid, ImageDimensions, O
 from shared.media import MediaType
 from worker.pipeline.frames import Frames, frames_of_gif, frames_of_tiff
 from worker.pipeline.limits import Limits
+from worker.pipeline.user_unit import user_units
 
 Canvas = Callable[[int, int], mmap]
 """Room for the pixels of a page image of that width and height."""
@@ -108,6 +109,8 @@ class PdfSource:
 
     def __init__(self, content: mmap, limits: Limits, password: str | None) -> None:
         self._limits = limits
+        self._content = content
+        self._units: list[float] | None = None
         whole = (ctypes.c_ubyte * len(content)).from_buffer(content)
         try:
             self._document = pypdfium2.PdfDocument(whole, password=password)
@@ -126,7 +129,9 @@ class PdfSource:
         with _decoding():
             page = self._document[index]
             try:
-                size = _pixels(page.get_size(), self._limits)
+                width, height = page.get_size()
+                unit = self._unit(index)
+                size = _pixels((width * unit, height * unit), self._limits)
                 self._limits.check_dimensions(*size)
                 with canvas(*size) as pixels:
                     _draw(page, size, pixels)
@@ -134,10 +139,18 @@ class PdfSource:
                 page.close()
         return size
 
+    def _unit(self, index: int) -> float:
+        """How many points a unit of the page is."""
+        if self._units is None:
+            self._units = user_units(self._content, self.pages_total)
+        return self._units[index] if self._units else 1.0
+
 
 def _pixels(points: tuple[float, float], limits: Limits) -> tuple[int, int]:
     """The size of the page image of a page of that width and height."""
     width, height = points
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise ImageDimensions("the page has no area")
     scale = min(
         limits.render_dpi / _POINTS_PER_INCH,
         limits.max_side_pixels / max(points),

@@ -111,6 +111,7 @@ def _live(order: Order, confinement: Confinement) -> NoReturn:
                 document = _mapped(order.document)
                 confinement.put_on(_task(order, document))
             except OSError as error:
+                connection.recv(MESSAGE_BYTES)  # who hangs up on a question is not heard
                 connection.send(_refusal(InternalError(f"a child cannot be confined: {error}")))
             else:
                 _answer_all(connection, _Document(order, document))
