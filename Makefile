@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 export PYTHON
 
-.PHONY: help demo up test fuzz overhead fairness queue chaos drills outages rolling soak lock samples clean
+.PHONY: help demo up test fuzz fuzzapi overhead fairness queue chaos drills outages rolling soak lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -28,6 +28,9 @@ test: .venv/installed-dev ## Lint, check types, run all tests; options of pytest
 fuzz: .venv/installed-dev ## Break documents at random, CASES=100000 of them, from number FIRST=0 on
 	OCTAVO_FUZZ_CASES=$(or $(CASES),100000) OCTAVO_FUZZ_FIRST=$(or $(FIRST),0) \
 		$(RUN) -m pytest tests/unit/test_fuzz.py
+
+fuzzapi: .venv/installed-dev ## Ask the API much more that its document allows, and forbids; EXAMPLES=2000 of each kind
+	OCTAVO_FUZZ_EXAMPLES=$(or $(EXAMPLES),300) $(RUN) -m pytest tests/integration/test_fuzz_api.py $(ARGS)
 
 overhead: .venv/installed-dev ## Measure what the platform costs beside the reading; JSON=PATH keeps it
 	@$(RUN) -m benchmarks.overhead $(if $(JSON),--json "$(JSON)")

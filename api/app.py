@@ -30,7 +30,12 @@ are problem details (RFC 9457) with a stable `code`, and `retryable` says whethe
 def create_app() -> FastAPI:
     """The application of one gateway process."""
     app = FastAPI(
-        title="Octavo", version=version("octavo"), description=DESCRIPTION, redoc_url=None
+        title="Octavo",
+        version=version("octavo"),
+        description=DESCRIPTION,
+        redoc_url=None,
+        redirect_slashes=False,  # it would lead to whatever Host the request names
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.draining = threading.Event()
     app.state.readiness = Readiness()

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from api.schemas import Problem
 from shared.errors import (
@@ -36,6 +37,7 @@ _BY_STATUS: dict[int, type[OctavoError]] = {
 
 RETRY_AFTER_SECONDS = {429: 10, 503: 5}
 """Where an error does not say how long to stay away, and these answers always must."""
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = structlog.get_logger()
 
@@ -118,7 +120,21 @@ def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     answer = problem(request, _BY_STATUS.get(error.status_code, MalformedRequest)())
     answer.headers.update(error.headers or {})
+    if error.status_code == MethodNotAllowed.status:
+        answer.headers["Allow"] = ", ".join(_methods_of(request))
     return answer
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What the path may be asked with; Starlette names the methods of one of its routes only."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _answer_nobody(request: Request, _: Exception) -> JSONResponse:

@@ -44,6 +44,7 @@ from shared.idempotency import Answered, Mark
 from shared.keys import Caller
 from shared.media import MediaType
 from shared.options import SubmitOptions
+from shared.page_range import MAX_LENGTH
 
 PASSWORD_HEADER = "Octavo-Document-Password"  # noqa: S105 - a header's name
 
@@ -74,14 +75,20 @@ _REQUEST_BODY: dict[str, Any] = {
         "application/octet-stream": _BINARY,
     },
 }
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "task": {"$ref": "#/components/schemas/Task"},
+    "engine": {"type": "string", "pattern": "^[a-z0-9-]{1,32}$"},
+    "pages": {"type": "string", "maxLength": MAX_LENGTH},
+    "priority": {"$ref": "#/components/schemas/Lane"},
+}
 _PARAMETERS: list[dict[str, Any]] = [
     {
         "name": name,
         "in": "query",
         "description": f"With a raw body: the option `{name}`.",
-        "schema": {"type": "string"},
+        "schema": schema,
     }
-    for name in ("task", "engine", "pages", "priority")
+    for name, schema in _OPTIONS.items()
 ] + [
     {
         "name": "filename",
@@ -105,7 +112,16 @@ _PARAMETERS: list[dict[str, Any]] = [
     response_model=Job,
     summary="Submit a document",
     responses={
-        202: {"headers": {"Location": {"schema": {"type": "string"}}, **once.REPLAYED_HEADER}},
+        202: {
+            "headers": {"Location": {"schema": {"type": "string"}}, **once.REPLAYED_HEADER},
+            "links": {
+                operation: {
+                    "operationId": operation,
+                    "parameters": {"job_id": "$response.body#/id"},
+                }
+                for operation in ("get_job", "list_pages", "get_result", "cancel_job", "delete_job")
+            },
+        },
         **documented(
             MalformedRequest,
             Unauthenticated,

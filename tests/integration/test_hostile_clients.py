@@ -21,6 +21,7 @@ from deploy.embedded import ports
 from shared import keys
 from shared.config import settings
 from shared.db import transaction
+from shared.errors import TooManyFailedLogins, Unauthenticated
 from shared.roles import Role
 from tests import acting, documents
 from tests.factory import authorization
@@ -331,15 +332,16 @@ def test_what_is_remembered_of_guesses_is_bounded(monkeypatch: pytest.MonkeyPatc
         secret, name = "A" * 43, f"{number:08d}"
         key = f"octavo_live_{name}_{secret}{keys._checksum(name, secret)}"  # noqa: SLF001
         address = f"10.0.{number // 256}.{number % 256}"
-        with contextlib.suppress(logins.Unauthenticated), failed.attempt(address, key):
-            raise logins.Unauthenticated
+        with contextlib.suppress(Unauthenticated), failed.attempt(address, key):
+            raise Unauthenticated
         with failed.attempt(None, f"good {number}"):
             pass
 
-    threads = [
-        threading.Thread(target=lambda start=start: [guess(n) for n in range(start, start + 500)])
-        for start in (0, 500)
-    ]
+    def guess_many(first: int) -> None:
+        for number in range(first, first + 500):
+            guess(number)
+
+    threads = [threading.Thread(target=guess_many, args=(first,)) for first in (0, 500)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -355,22 +357,22 @@ def test_an_address_may_try_again_after_a_while() -> None:
 
     def fail() -> None:
         with (
-            contextlib.suppress(logins.Unauthenticated),
+            contextlib.suppress(Unauthenticated),
             failed.attempt("2001:db8:1:2::1", "nonsense"),
         ):
-            raise logins.Unauthenticated
+            raise Unauthenticated
 
     for _ in range(6):
         fail()
-    with pytest.raises(logins.TooManyFailedLogins) as refused:
+    with pytest.raises(TooManyFailedLogins) as refused:
         fail()
     assert refused.value.retry_after_seconds == 10
-    with pytest.raises(logins.TooManyFailedLogins), failed.attempt("2001:db8:1:2:ffff::9", "other"):
+    with pytest.raises(TooManyFailedLogins), failed.attempt("2001:db8:1:2:ffff::9", "other"):
         pass  # the same customer's
     with failed.attempt("2001:db8:1:3::1", "other"):
         pass
 
     now[0] += 10
     fail()
-    with pytest.raises(logins.TooManyFailedLogins):
+    with pytest.raises(TooManyFailedLogins):
         fail()

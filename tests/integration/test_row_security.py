@@ -1,5 +1,6 @@
 """Row-level security and the database's roles: the wall that stands where a filter was forgotten."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,16 +9,18 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
-from shared import db, jobs, keys, pages, storage, work, workers
+from shared import db, jobs, keys, pages, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, PageTimeout
-from shared.models import Job, Tombstone
+from shared.models import Job, Model, Tombstone
 from shared.roles import Role
 from shared.status import JobStatus, WorkKind, WorkStatus
 from tests import acting, documents
@@ -32,6 +35,7 @@ from tests.factory import (
     recognition,
     work_of,
 )
+from tests.operations import finished
 
 WALLED = """
 SELECT c.relname AS name, c.relrowsecurity AND c.relforcerowsecurity AS forced,
@@ -250,6 +254,12 @@ class TestTheGatewaysRole:
         with pytest.raises(DBAPIError, match=refusal), serving(tenants[0]) as session:
             session.execute(text(statement))
 
+    def test_behind_a_door_it_is_as_bound_as_before(self, tenants: tuple[UUID, UUID]) -> None:
+        ahead = "SELECT pages_ahead FROM octavo_queue_place('interactive', now(), :queue, 9)"
+        with serving(tenants[0]) as session:
+            assert session.execute(text(ahead), {"queue": "recognise.fake"}).scalar() == 2
+            assert session.scalars(text("SELECT tenant FROM jobs")).all() == [tenants[0]]
+
     def test_turning_row_security_off_shows_nothing_but_an_error(
         self, tenants: tuple[UUID, UUID]
     ) -> None:
@@ -298,6 +308,13 @@ class TestTheOtherRoles:
         refusal = "permission denied|must be owner"
         with pytest.raises(DBAPIError, match=refusal), acting_as(role), transaction() as session:
             session.execute(text(statement))
+
+    @pytest.mark.parametrize("role", [Role.WORKER, Role.DISPATCHER, Role.SWEEPER])
+    def test_their_policy_costs_them_nothing(self, role: Role) -> None:
+        with acting_as(role), transaction() as session:
+            plan = session.scalars(text("EXPLAIN SELECT * FROM work WHERE id = 1")).all()
+
+        assert "Filter" not in "".join(plan)
 
     def test_a_worker_does_all_of_its_work(self) -> None:
         with transaction() as session:
@@ -555,21 +572,11 @@ class TestWithoutTheApplicationsFilter:
     @pytest.fixture
     def victim(self, gateway: TestClient, monkeypatch: pytest.MonkeyPatch) -> str:
         """A job of the gateway's tenant that every filter of the application lets through."""
-        body = documents.pdf(pages=1)
-        job = gateway.post("/v1/jobs", content=body, params={"filename": "victim.pdf"}).json()
+        public = finished(gateway, "victim's text", filename="victim.pdf")
         with transaction() as session:
-            row = session.get_one(Job, jobs.parse_id(job["id"]))
-            held = claimed(session, work_of(session, row, WorkKind.PREPARE)[0])
-            pages.begin(session, held, 1)
-            pages.add(session, held, [pages.Rendered(1, "1.jpg", 10, 10)])
-            unit = work_of(session, row, WorkKind.RECOGNISE)[0]
-            pages.succeed(session, claimed(session, unit), recognition("victim's text"))
-            held = claimed(session, work_of(session, row, WorkKind.ASSEMBLE)[0])
-            storage.put(storage.result_key(row.tenant, row.id, held.attempt, "md"), b"victim")
-            jobs.finish(session, held)
+            row = session.get_one(Job, jobs.parse_id(public))
         for name in ("get", "recent", "cancel", "delete", "_find_tombstone"):
             monkeypatch.setattr(jobs, name, _asking_for(row.tenant, getattr(jobs, name)))
-        public: str = job["id"]
         return public
 
     @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -647,11 +654,25 @@ class TestAnOwnerThatIsNoSuperuser:
             connection.execute(text("DROP ROLE plain"))
         admin.dispose()
 
-    def test_it_migrates_and_works_for_all_tenants_or_for_one(self, engine: Engine) -> None:
+    def run(self, engine: Engine, *arguments: str) -> None:
         url = engine.url.render_as_string(hide_password=False)
-        migrate = [sys.executable, "-m", "deploy.processes", "migrate"]
         environment = {"OCTAVO_DATABASE_URL": url, "OCTAVO_ROLE_PASSWORDS": "{}"}
-        subprocess.run(migrate, env=_environ() | environment, check=True, timeout=60)
+        command = [sys.executable, *arguments]
+        subprocess.run(command, env=os.environ | environment, check=True, timeout=60)
+
+    def test_it_migrates_to_what_the_models_say_there_and_back(self, engine: Engine) -> None:
+        down = "from alembic import command; from migrations import run; "
+        down += "command.downgrade(run.configuration(), '0001')"
+        for step in (("-m", "deploy.processes", "migrate"), ("-c", down)) * 2:
+            self.run(engine, *step)
+        self.run(engine, "-m", "deploy.processes", "migrate")
+
+        with engine.connect() as connection:
+            found = compare_metadata(MigrationContext.configure(connection), Model.metadata)
+        assert found == []
+
+    def test_it_works_for_all_tenants_or_for_one(self, engine: Engine) -> None:
+        self.run(engine, "-m", "deploy.processes", "migrate")
 
         with Session(engine) as session:
             made = [make_job(session).tenant for _ in range(2)]
@@ -664,12 +685,6 @@ class TestAnOwnerThatIsNoSuperuser:
             assert session.execute(text("SELECT count(*) FROM jobs")).scalar() == 2
             key = keys.create(session, made[1])
             assert keys.authenticate(session, key).tenant == made[1]
-
-
-def _environ() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 def test_the_tenant_comes_from_the_key_and_from_nothing_else(gateway: TestClient) -> None:
