@@ -58,19 +58,21 @@ class Admission:
 
     def look(self, tenant: UUID) -> None:
         """Learn how a tenant stands, where that is not known."""
-        self._known(tenant)
+        self._refreshed(tenant)
 
     def request(self, tenant: UUID) -> Rate:
-        """Count a request of a tenant; the rate says whether it is one too many."""
-        known = self._known(tenant)
+        """Count a request of a tenant; the rate says whether it is one too many.
+
+        Asks the database where what is known is old; nothing else here does before `settle`.
+        """
+        known = self._refreshed(tenant)
         with self._lock:
             return known.bucket.take(known.standing.quota.requests_per_second)
 
     def refusal(self, tenant: UUID, *, more_bytes: int = 0) -> OctavoError | None:
         """Why a tenant's new job would not be taken now: 429 or 503, or None."""
-        standing = self._known(tenant).standing
-        known = self._known_backlog()
-        wait = known.wait_seconds(pages=standing.open_pages, weight=standing.weight)
+        standing = self._tenants[tenant].standing
+        wait = self._wait_seconds(standing)
         if wait is not None and wait > settings().max_queue_seconds:
             detail = f"A new page would wait for about {round(wait)} seconds."
             too_long = wait - settings().max_queue_seconds
@@ -78,7 +80,16 @@ class Admission:
         return self._excess(standing, more_jobs=1, more_bytes=more_bytes)
 
     def settle(self, session: Session, tenant: UUID) -> None:
-        """Raise where the job that this transaction makes is one too many; the last thing in it."""
+        """Raise where the job that this transaction makes is one too many; the last thing in it.
+
+        A tenant that is far from its quota costs no query.
+        """
+        known = self._tenants[tenant]
+        is_fresh = (
+            time.monotonic() - known.at <= 2 * KNOWN_SECONDS
+        )  # its upload may have taken long
+        if is_fresh and known.standing.is_far_from_full():
+            return
         if excess := self._excess(quotas.settled(session, tenant)):
             raise excess
 
@@ -110,33 +121,33 @@ class Admission:
 
     def _seconds_to_a_jobs_end(self, standing: Standing) -> float:
         """By the mean of the tenant's jobs, which are read side by side."""
-        wait = self._backlog.wait_seconds(pages=standing.open_pages, weight=standing.weight)
+        wait = self._wait_seconds(standing)
         return UNKNOWN_RETRY_SECONDS if wait is None else wait / max(1, standing.open_jobs)
 
-    def _known(self, tenant: UUID) -> _Known:
-        now = time.monotonic()
-        known = self._tenants.get(tenant)
-        if known is None or now - known.at > KNOWN_SECONDS:
-            with transaction(tenant) as session:
-                standing = quotas.standing(session, tenant)
-            with self._lock:
-                known = self._tenants.get(tenant)
-                if known is None:
-                    bucket = Bucket(standing.quota.requests_per_second)
-                    known = self._tenants[tenant] = _Known(standing, bucket, now)
-                known.standing, known.at = standing, now
-        return known
+    def _wait_seconds(self, standing: Standing) -> float | None:
+        return self._backlog.wait_seconds(pages=standing.open_pages, weight=standing.weight)
 
-    def _known_backlog(self) -> Backlog:
+    def _refreshed(self, tenant: UUID) -> _Known:
+        """What is known of a tenant, looked up anew where that is old, and the backlog with it."""
         now = time.monotonic()
         with self._lock:
-            is_fresh = now - self._backlog_at <= KNOWN_SECONDS
-            if not is_fresh:
-                self._backlog_at = now  # this thread looks, the others go on with what is known
-        if not is_fresh:
-            with transaction() as session:
+            known = self._tenants.get(tenant)
+            if known is not None and now - known.at <= KNOWN_SECONDS:
+                return known
+            looks_at_backlog = now - self._backlog_at > KNOWN_SECONDS
+            if looks_at_backlog:  # this thread does; the others go on with what is known
+                self._backlog_at = now
+            if known is not None:
+                known.at = now
+        with transaction(tenant) as session:
+            standing = quotas.standing(session, tenant)
+            if looks_at_backlog:
                 self._backlog = backlog.read(session)
-        return self._backlog
+        with self._lock:
+            bucket = Bucket(standing.quota.requests_per_second)
+            known = self._tenants.setdefault(tenant, _Known(standing, bucket, now))
+            known.standing = standing
+        return known
 
 
 def _jittered(seconds: float) -> int:

@@ -18,11 +18,10 @@ from uuid import UUID
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
-from api.admission import Admission
 from shared import idempotency, jobs
 from shared.config import settings
 from shared.db import transaction
-from shared.errors import DatabaseUnavailable, IdempotencyMismatch
+from shared.errors import DatabaseUnavailable, IdempotencyMismatch, OctavoError
 from shared.idempotency import Answered, Mark
 from shared.models import Job
 
@@ -36,32 +35,23 @@ REPLAYED_HEADER: dict[str, Any] = {
 }
 
 
-def begin(
-    admission: Admission, tenant: UUID, route: str, key: str | None, *, more_bytes: int = 0
-) -> Mark | Answered | None:
-    """The right to make a job, or the answer that there is already; None without a key.
+def begin(tenant: UUID, route: str, key: str, refusal: OctavoError | None) -> Mark | Answered:
+    """The right to make a job, or the answer that there is already; raises IdempotencyInFlight.
 
-    Raises what refuses a new job, and IdempotencyInFlight. A job that is there is given to a
-    tenant over its quota too.
+    Where a new job has its `refusal`, that is raised; a job that is there is given all the same.
     """
-    refusal = admission.refusal(tenant, more_bytes=more_bytes)
-    if key is None:
-        if refusal:
-            raise refusal
-        return None
     with transaction(tenant) as session:
-        if not refusal:
+        if refusal is None:
             return idempotency.begin(session, tenant, route, key)
         if found := idempotency.find(session, tenant, route, key):
             return found
     raise refusal
 
 
-def give_up(mark: Mark | None) -> None:
+def give_up(mark: Mark) -> None:
     """Free the key of a request that came to nothing; one that was answered after all stays."""
-    if mark is not None:
-        with suppress(DatabaseUnavailable), transaction(mark.tenant) as session:
-            idempotency.give_up(session, mark)
+    with suppress(DatabaseUnavailable), transaction(mark.tenant) as session:
+        idempotency.give_up(session, mark)
 
 
 async def kept(chunks: AsyncIterator[bytes], mark: Mark | None) -> AsyncIterator[bytes]:

@@ -7,9 +7,10 @@ and no other. For the gateway's role one that does not say so sees no row at all
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +26,10 @@ from shared.errors import DatabaseUnavailable
 from shared.roles import Role
 
 RETRY_AFTER_SECONDS = 2
+CONNECTIONS = 16
 POOL_WAIT_SECONDS = 2
+CROWD_SECONDS = 5
+"""After somebody has waited for a connection in vain, nobody waits for so long."""
 
 CONNECT_ARGUMENTS = {
     "connection_factory": connection.Connection,
@@ -65,7 +69,7 @@ def engine() -> Engine:
     return engine_for(settings().database_url.get_secret_value())
 
 
-def engine_for(url: str, *, connections: int = 16) -> Engine:
+def engine_for(url: str, *, connections: int = CONNECTIONS) -> Engine:
     """A new engine, which keeps at most so many connections to `url`."""
     connection.watch_answers(_Limits.statement_seconds)
     made = create_engine(
@@ -95,6 +99,38 @@ def _sessions() -> sessionmaker[Session]:
     return sessionmaker(engine(), expire_on_commit=False)
 
 
+class _Crowd:
+    """Those who use the pool.
+
+    A crowd that waits for a database which does not answer takes all threads, and whoever comes
+    behind it waits for a thread first. So once somebody has waited in vain, the rest is refused
+    at once, for a while.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._nobody_waits_until = 0.0
+        self._lock = Lock()
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside >= CONNECTIONS and time.monotonic() < self._nobody_waits_until:
+                raise _all_in_use()
+            self._inside += 1
+        try:
+            yield
+        except PoolTimeout:
+            self._nobody_waits_until = time.monotonic() + CROWD_SECONDS
+            raise
+        finally:
+            with self._lock:
+                self._inside -= 1
+
+
+_crowd = _Crowd()
+
+
 @contextmanager
 def transaction(tenant: UUID | None = None) -> Iterator[Session]:
     """A session whose work is committed whole at the end of the block, or not at all.
@@ -103,7 +139,7 @@ def transaction(tenant: UUID | None = None) -> Iterator[Session]:
     belongs inside. Raises DatabaseUnavailable where Postgres does not answer, and then nothing can
     be said of a commit that was under way: the row tells.
     """
-    with _committed(_sessions()) as session:
+    with _typed_errors(), _crowd.joined(), _sessions().begin() as session:
         if tenant is not None:
             session.connection(execution_options={TENANT_OPTION: tenant})
         yield session
@@ -208,13 +244,17 @@ def _typed_errors() -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
-        message = "All connections to the database are in use."
-        raise DatabaseUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
+        raise _all_in_use() from error
     except DBAPIError as error:
         if isinstance(error, OperationalError) or error.connection_invalidated:
             message = "The database does not answer."
             raise DatabaseUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
         raise
+
+
+def _all_in_use() -> DatabaseUnavailable:
+    message = "All connections to the database are in use."
+    return DatabaseUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _leave_read_only_servers(context: ExceptionContext) -> None:

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import Row, text, update
 from sqlalchemy.orm import Session
 
 from shared.config import settings
 from shared.errors import NotFound, OctavoError, QuotaExceeded, TooManyInFlight
-from shared.models import Footprint, Tenant
+from shared.models import Tenant
+
+FAR_JOBS = 1_000
+"""More than all gateways take of one tenant in a second or two."""
+
+FAR_UPLOADS = 64
+"""Of the largest size; more than all gateways take of one tenant in a second or two."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,15 @@ class Standing:
     open_pages: int = 0
     stored_bytes: int = 0
 
+    def is_far_from_full(self) -> bool:
+        """Whether the jobs of the next seconds cannot make it too much, whatever they are."""
+        return (
+            self.open_jobs + FAR_JOBS <= self.quota.open_jobs
+            and self.open_pages + FAR_JOBS <= self.quota.open_pages
+            and self.stored_bytes + FAR_UPLOADS * settings().max_upload_bytes
+            <= self.quota.stored_bytes
+        )
+
     def excess(self, *, more_jobs: int = 0, more_bytes: int = 0) -> OctavoError | None:
         """What is too much: TooManyInFlight, QuotaExceeded, or None. A new job has one page."""
         for what, count, most in (
@@ -51,15 +67,20 @@ class Standing:
         return None
 
 
+_STANDING = """
+    SELECT tenants.*, footprints.jobs, footprints.pages, footprints.bytes
+    FROM tenants LEFT JOIN footprints ON footprints.tenant = tenants.id
+"""
+
+_ONE = text(f"{_STANDING} WHERE tenants.id = :tenant")
+
+# Count now what this transaction has done, and not at its commit.
+_SETTLED = text(f"SET CONSTRAINTS ALL IMMEDIATE; {_STANDING} WHERE tenants.id = :tenant")
+
+
 def standing(session: Session, tenant: UUID) -> Standing:
     """How a tenant stands."""
-    query = (
-        select(Tenant, Footprint)
-        .outerjoin(Footprint, Footprint.tenant == Tenant.id)
-        .where(Tenant.id == tenant)
-        .execution_options(populate_existing=True)
-    )
-    return _standing(*session.execute(query).one())
+    return _standing(session.execute(_ONE, {"tenant": tenant}).one())
 
 
 def settled(session: Session, tenant: UUID) -> Standing:
@@ -68,15 +89,13 @@ def settled(session: Session, tenant: UUID) -> Standing:
     It locks what all of the tenant's jobs share, so nothing but the commit should follow.
     """
     session.flush()
-    session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))  # count now, not at the commit
-    return standing(session, tenant)
+    return _standing(session.execute(_SETTLED, {"tenant": tenant}).one())
 
 
 def everybody(session: Session) -> list[tuple[str, Standing]]:
     """All tenants by name, and how they stand."""
-    query = select(Tenant, Footprint).outerjoin(Footprint, Footprint.tenant == Tenant.id)
-    rows = session.execute(query.order_by(Tenant.name))
-    return [(tenant.name, _standing(tenant, footprint)) for tenant, footprint in rows]
+    rows = session.execute(text(f"{_STANDING} ORDER BY tenants.name"))
+    return [(row.name, _standing(row)) for row in rows]
 
 
 def limit(session: Session, tenant: str, values: Mapping[str, float | None]) -> None:
@@ -86,22 +105,12 @@ def limit(session: Session, tenant: str, values: Mapping[str, float | None]) -> 
         raise NotFound(f"There is no tenant {tenant}.")
 
 
-def _standing(tenant: Tenant, footprint: Footprint | None) -> Standing:
-    chosen = settings()
+def _standing(row: Row[Any]) -> Standing:
+    default = settings()
     quota = Quota(
-        open_jobs=_or(tenant.max_open_jobs, chosen.max_open_jobs),
-        open_pages=_or(tenant.max_open_pages, chosen.max_open_pages),
-        stored_bytes=_or(tenant.max_stored_bytes, chosen.max_stored_bytes),
-        requests_per_second=(
-            chosen.max_requests_per_second
-            if tenant.max_requests_per_second is None
-            else tenant.max_requests_per_second
-        ),
+        open_jobs=row.max_open_jobs or default.max_open_jobs,
+        open_pages=row.max_open_pages or default.max_open_pages,
+        stored_bytes=row.max_stored_bytes or default.max_stored_bytes,
+        requests_per_second=row.max_requests_per_second or default.max_requests_per_second,
     )
-    if footprint is None:
-        return Standing(quota, tenant.weight)
-    return Standing(quota, tenant.weight, footprint.jobs, footprint.pages, footprint.bytes)
-
-
-def _or(own: int | None, default: int) -> int:
-    return default if own is None else own
+    return Standing(quota, row.weight, row.jobs or 0, row.pages or 0, row.bytes or 0)

@@ -202,7 +202,12 @@ def retry_job(
     """
     old, admission = jobs.parse_id(job_id), request.app.state.admission
     fingerprint = once.fingerprint(old.hex, asked.pages, asked.password)
-    begun = once.begin(admission, caller.tenant, "retry", idempotency_key)
+    refusal = admission.refusal(caller.tenant)
+    begun: Mark | Answered | None = None
+    if idempotency_key is not None:
+        begun = once.begin(caller.tenant, "retry", idempotency_key, refusal)
+    elif refusal is not None:
+        raise refusal
     if isinstance(begun, Answered):
         with transaction(caller.tenant) as session:
             row = once.replayed(session, caller.tenant, begun, fingerprint)
@@ -267,7 +272,8 @@ def _retry(
             admission.settle(session, caller.tenant)
             return job
     except BaseException:
-        once.give_up(mark)
+        if mark is not None:
+            once.give_up(mark)
         raise
 
 

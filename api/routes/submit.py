@@ -158,14 +158,14 @@ async def submit_document(
     limits, admission = request.app.state.limits, request.app.state.admission
     headers = {}
     with limits.uploads.taken("uploads"), admission.uploading(caller.tenant):
-        begun = await run_in_threadpool(
-            once.begin,
-            admission,
-            caller.tenant,
-            ROUTE,
-            idempotency_key,
-            more_bytes=_declared_bytes(request),
-        )
+        refusal = admission.refusal(caller.tenant, more_bytes=_declared_bytes(request))
+        begun: Mark | Answered | None = None
+        if idempotency_key is not None:
+            begun = await run_in_threadpool(
+                once.begin, caller.tenant, ROUTE, idempotency_key, refusal
+            )
+        elif refusal is not None:
+            raise refusal
         if isinstance(begun, Answered):
             submission = await _receive(request, pace.kept(request.stream()), None)
             job = await run_in_threadpool(_replay, caller, begun, submission)
@@ -211,7 +211,8 @@ async def _submit(request: Request, caller: Caller, actor: Actor, mark: Mark | N
             _create, request.app.state.admission, caller, actor, job_id, submission, mark
         )
     except BaseException:
-        await run_in_threadpool(once.give_up, mark)
+        if mark is not None:
+            await run_in_threadpool(once.give_up, mark)
         raise
 
 

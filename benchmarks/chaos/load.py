@@ -83,6 +83,21 @@ class Clients:
                     return
                 group.create_task(self._see_through(submission))
 
+    async def keep_busy(
+        self, submissions: Iterator[Submission], at_once: int, ended: threading.Event
+    ) -> None:
+        """Have so many jobs in progress until `ended`, the next when one is over."""
+        async with self._client, asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(self._one_after_another(submissions, ended))
+
+    async def _one_after_another(
+        self, submissions: Iterator[Submission], ended: threading.Event
+    ) -> None:
+        while not ended.is_set():
+            if job_id := await self._submit(next(submissions)):
+                await self._watch(job_id)
+
     async def _see_through(self, submission: Submission) -> None:
         job_id = await self._submit(submission)
         if job_id is None:

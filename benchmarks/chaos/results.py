@@ -9,7 +9,7 @@ from uuid import UUID
 
 from benchmarks.chaos.documents import Fate, Submission
 from client.errors import OctavoError
-from client.models import DocumentPage
+from client.models import DocumentPage, Job
 from client.sdk import Octavo
 from worker.engine.faults import Fault
 
@@ -43,17 +43,20 @@ def fetch(octavo: Octavo, acknowledged: Mapping[UUID, Submission]) -> list[Found
 def _fetch_one(octavo: Octavo, job_id: UUID, submission: Submission) -> Found:
     try:
         job = octavo.job(f"job_{job_id.hex}")
-        if job.status == "cancelled" and submission.fate is Fate.CANCELLED:
-            return Found(submission, job.status)
         if job.has_result:
             return _compared(octavo, job.id, job.status, submission)
     except OctavoError as error:
         return Found(submission, "unknown", wrong=f"{submission.key}: {error}")
-    if submission.harmful == set(range(1, submission.pages + 1)):
+    return _without_result(job, submission)
+
+
+def _without_result(job: Job, submission: Submission) -> Found:
+    is_as_wished = job.status == "cancelled" and submission.fate is Fate.CANCELLED
+    innocent = submission.pages - len(submission.harmful)
+    if is_as_wished or not job.is_final or not innocent:  # its row tells of one that is not final
         return Found(submission, job.status)
     code = job.error.code if job.error else "no error"
     if job.status == "failed":
-        innocent = submission.pages - len(submission.harmful)
         return Found(submission, job.status, harmed=(code,) * innocent)
     return Found(submission, job.status, wrong=f"{submission.key} is {job.status}: {code}")
 

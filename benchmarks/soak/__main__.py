@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +34,8 @@ SHARE = 0.7
 WARM_UP = 0.3
 """Of the time: pools fill, caches are filled, allocators find their size."""
 CALIBRATION_SECONDS = 30.0
-FLOOD_A_SECOND = 40.0
+AT_ONCE = 10
+"""Jobs in progress during the calibration: more than the workers hold."""
 EVERY_SECONDS = 5.0
 
 ALLOWED_MB_AN_HOUR = 1.0
@@ -48,7 +49,7 @@ SERVERS = ("postgres", "valkey", "seaweedfs")
 
 SETTINGS = {"OCTAVO_FAKE_SLOTS": "8", "OCTAVO_FAKE_DELAY_SECONDS": "0.05"}
 
-_ENDED = text("SELECT count(*) FROM jobs WHERE status = 'succeeded'")
+_COUNT_ENDED = text("SELECT count(*) FROM jobs WHERE status = 'succeeded'")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ def main() -> None:
         _say(f"{capacity:.1f} jobs a second can be done; {SHARE * capacity:.1f} are sent")
         samples = Samples(platform, every_seconds=EVERY_SECONDS)
         began, before = time.monotonic(), _ended(platform)
-        with samples.taken(), _load(platform, SHARE * capacity):
+        rate = SHARE * capacity
+        with (
+            samples.taken(),
+            _sending(platform, lambda them, end: them.keep_sending(_documents(), rate, end)),
+        ):
             time.sleep(60 * arguments.minutes)
         seconds = time.monotonic() - began
         done = (_ended(platform) - before) / seconds
@@ -107,43 +112,30 @@ def main() -> None:
 
 
 def _calibrate(platform: Platform) -> float:
-    """Jobs a second, once more are sent than can be done; then what is left over is done."""
-    with _load(platform, FLOOD_A_SECOND):
+    """Jobs a second where there is always one that waits."""
+    with _sending(platform, lambda clients, ended: clients.keep_busy(_documents(), AT_ONCE, ended)):
         time.sleep(CALIBRATION_SECONDS / 3)
         began, before = time.monotonic(), _ended(platform)
         time.sleep(CALIBRATION_SECONDS * 2 / 3)
-        capacity = (_ended(platform) - before) / (time.monotonic() - began)
-    while _ended(platform) > (seen := _ended(platform)) or _is_busy(platform):
-        _say(f"{seen} jobs done; the rest of the calibration is let through")
-        time.sleep(EVERY_SECONDS)
-    return capacity
+        return (_ended(platform) - before) / (time.monotonic() - began)
 
 
 def _ended(platform: Platform) -> int:
-    return _count(platform, "SELECT count(*) FROM jobs WHERE status = 'succeeded'")
-
-
-def _is_busy(platform: Platform) -> bool:
-    query = "SELECT count(*) FROM jobs WHERE status IN ('queued', 'running')"
-    return _count(platform, query) > 0
-
-
-def _count(platform: Platform, query: str) -> int:
     engine = create_engine(platform.servers.database)
     try:
         with engine.connect() as connection:
-            return int(connection.execute(text(query)).scalar_one())
+            return int(connection.execute(_COUNT_ENDED).scalar_one())
     finally:
         engine.dispose()
 
 
 @contextmanager
-def _load(platform: Platform, jobs_a_second: float) -> Iterator[None]:
-    """Good documents of four pages, one after the other, while the block runs."""
+def _sending(
+    platform: Platform, send: Callable[[Clients, threading.Event], Coroutine[None, None, None]]
+) -> Iterator[None]:
+    """Clients that send while the block runs."""
     clients, ended = Clients(platform.urls, platform.api_key), threading.Event()
-    sending = threading.Thread(
-        target=lambda: asyncio.run(clients.keep_sending(_documents(), jobs_a_second, ended))
-    )
+    sending = threading.Thread(target=lambda: asyncio.run(send(clients, ended)))
     sending.start()
     try:
         yield

@@ -3,11 +3,15 @@
 import io
 import os
 import signal
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
 
+from client.errors import ConnectionFailed
 from client.models import Job
 from client.sdk import Octavo
 from deploy.local import Platform
@@ -56,6 +60,29 @@ def test_a_job_survives_the_death_of(victim: str, octavo: Octavo, fake_platform:
     pages = octavo.document(job.id).pages
     assert [page.page for page in pages] == list(range(1, PAGES + 1))
     assert len({page.text for page in pages}) == PAGES
+
+
+def test_a_gateway_that_dies_with_an_upload_makes_one_job_in_the_end(
+    octavo: Octavo, fake_platform: Platform, document: Path
+) -> None:
+    """Killed while the document comes in; the client sends it again under its key."""
+    document.write_bytes(documents.png() + bytes(8 * 1024**2))
+    before = {job.id for job in octavo.jobs()}
+    struck = threading.Event()
+
+    def kill_half_way(sent_bytes: int) -> None:
+        if sent_bytes > 4 * 1024**2 and not struck.is_set():
+            struck.set()
+            os.kill(fake_platform.pids()["gateway"], signal.SIGKILL)
+
+    job = None
+    while job is None:
+        with suppress(ConnectionFailed):  # while the gateway starts anew
+            job = octavo.submit(document, idempotency_key="one", on_bytes=kill_half_way)
+
+    assert struck.is_set()
+    assert octavo.wait(job.id, timeout=60).status == "succeeded"
+    assert {one.id for one in octavo.jobs()} - before == {job.id}
 
 
 def until_some_pages_are_read(octavo: Octavo, job: Job) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
@@ -82,6 +83,26 @@ def test_who_has_a_connection_of_its_own_does_not_wait_for_the_pool() -> None:
     finally:
         for connection in taken:
             connection.close()
+
+
+def test_nobody_waits_where_somebody_has_waited_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "_crowd", db._Crowd())  # noqa: SLF001 - nobody is to be left waiting
+    with ExitStack() as taken:
+        for _ in range(db.CONNECTIONS):
+            taken.enter_context(transaction()).execute(text("SELECT 1"))
+        waited = [seconds_to_be_refused() for _ in range(3)]
+
+    assert waited[0] > 1.5
+    assert max(waited[1:]) < 0.5
+    with transaction() as session:
+        session.execute(text("SELECT 1"))
+
+
+def seconds_to_be_refused() -> float:
+    began = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match="in use"), transaction() as session:
+        session.execute(text("SELECT 1"))
+    return time.monotonic() - began
 
 
 @pytest.mark.parametrize("status", [WorkStatus.SUCCEEDED, WorkStatus.FAILED])

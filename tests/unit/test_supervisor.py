@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.backoff import LOOP_DEATHS, LOOP_SECONDS, Backoff
+from deploy.backoff import LOOP_DEATHS, LOOP_SECONDS, Backoff, Restarts
 from deploy.child import Child, Program
 from deploy.supervisor import Failure, Supervisor
 
@@ -221,3 +221,11 @@ def test_many_deaths_in_a_short_time_are_a_crash_loop() -> None:
 
     assert delays[-1] is None
     assert None not in delays[:-1]
+
+
+def test_who_expects_many_deaths_gets_no_crash_loop_and_short_delays() -> None:
+    backoff = Backoff(Restarts(longest_seconds=0.2, loop_deaths=1_000))
+
+    delays = [backoff.died(float(death)) for death in range(3 * LOOP_DEATHS)]
+
+    assert set(delays) == {0.2}
