@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from api.admission import Admission
 from api.known_callers import KnownCallers
-from shared import keys
+from shared import crash_point, keys
 from shared.audit import Actor
 from shared.db import transaction
 from shared.errors import MissingScope, RateLimited, Unauthenticated
@@ -37,6 +37,7 @@ def session(request: Request) -> Iterator[Session]:
     known: Caller | None = getattr(request.state, "caller", None)
     with transaction(known.tenant if known else None) as opened:
         yield opened
+    crash_point.reach("request", "committed")
 
 
 Transaction = Annotated[Session, Depends(session, scope="function")]

@@ -13,7 +13,7 @@ from itertools import islice
 
 from fastapi.concurrency import run_in_threadpool
 
-from shared import storage
+from shared import crash_point, storage
 from shared.config import settings
 from shared.errors import EmptyUpload, UnsupportedFormat, UploadTooLarge
 from shared.media import SNIFF_BYTES, MediaType, sniff
@@ -78,6 +78,7 @@ class _Incoming:
         if self._part_bytes >= storage.PART_BYTES:
             await run_in_threadpool(self._store_part)
             self._part, self._part_bytes = [], 0
+            crash_point.reach("upload", "part")
 
     async def close(self) -> Upload:
         if not self._bytes:

@@ -36,10 +36,10 @@ from shared.work import Claim
 
 PAGES = 200_000
 TENANTS = 50
-SLOTS = 64
-"""What the live workers hold at once: as many as one card that batches."""
-ROUNDS = 300
-FINISHED = 8_000
+SLOTS = 16
+"""What the live workers hold at once."""
+ROUNDS = 200
+FINISHED = 4_000
 """Pages that are claimed and finished to tell their rate."""
 
 _Result = TypeVar("_Result")

@@ -136,7 +136,7 @@ def claim(session: Session, work_id: int, worker: str) -> Claim | None:
 def claimed(session: Session, work_id: int, worker: str) -> Claim | None:
     """What `worker` claimed and never heard of, its connection having died in the commit."""
     query = text(
-        "SELECT id, kind, tenant, job_id, page_no, queue, attempt, failures FROM work "
+        "SELECT id, kind, tenant, job_id, page_no, queue, attempt, failures, among FROM work "
         "WHERE id = :id AND status = 'running' AND worker = :worker"
     )
     row = session.execute(query, {"id": work_id, "worker": worker}).one_or_none()

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from shared import jobs, keys, pages, work
+from shared import jobs, keys, pages, storage, work
 from shared.db import transaction
 from shared.document import Block, BlockKind, Recognition
 from shared.models import Job, Work
@@ -58,6 +58,22 @@ def make_prepared(session: Session, page_count: int, **values: Any) -> tuple[Job
     assert pages.add(session, held, rendered)
     assert work.end(session, held, WorkStatus.SUCCEEDED)
     return job, work_of(session, job, WorkKind.RECOGNISE)
+
+
+def make_readable(images: list[bytes]) -> Job:
+    """A job whose pages, these images, lie in the store and wait to be read."""
+    with transaction() as session:
+        job = make_job(session)
+        held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+        assert pages.begin(session, held, len(images))
+        rendered = []
+        for page_no, image in enumerate(images, 1):
+            key = storage.page_key(job.tenant, job.id, page_no, held.attempt)
+            storage.put(key, image)
+            rendered.append(Rendered(page_no, key, 100, 100))
+        assert pages.add(session, held, rendered)
+        assert work.end(session, held, WorkStatus.SUCCEEDED)
+    return job
 
 
 def work_of(session: Session, job: Job, kind: WorkKind) -> list[Work]:

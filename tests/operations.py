@@ -108,6 +108,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/jobs/{job_id}/result"): Operation(
         _of(finished, "/result"), 200, Action.RESULT_READ
     ),
+    ("GET", "/v1/limits"): Operation(lambda _: "/v1/limits", 200, None),
 }
 
 

@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from shared import work, workers
+from shared import crash_point, work, workers
 from shared.config import settings
 from shared.db import sole_holder, transaction
 from shared.errors import DependencyUnavailable
@@ -77,6 +77,7 @@ class Dispatcher:
         """Send what is due and fits into the windows; how much."""
         marked = self.mark()
         if marked:
+            crash_point.reach("dispatch", "marked")
             _publish(marked)
         return len(marked)
 
@@ -135,6 +136,7 @@ def _publish(picked: list[tuple[str, int]]) -> None:
         for queue, work_id in picked:
             app.send_task(queue.partition(".")[0], args=[work_id], queue=queue, ignore_result=True)
             sent += 1
+            crash_point.reach("dispatch", "sent")
     except (OperationalError, RedisError, OSError) as error:
         with transaction() as session:
             work.unsend(session, [work_id for _, work_id in picked[sent:]])

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from shared import failure, idempotency, jobs, storage, work, workers
+from shared import crash_point, failure, idempotency, jobs, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, DependencyUnavailable
@@ -121,6 +121,7 @@ def _expire(job: Job) -> bool:
         storage.delete_prefix(storage.job_prefix(job.tenant, job.id))
     except DependencyUnavailable as error:
         return _postponed("expire", job.id, error)
+    crash_point.reach("expire", "emptied")
     with transaction() as session:
         jobs.expire(session, job.id)
     return True
@@ -138,6 +139,7 @@ def _purge(job: Job) -> bool:
         objects = storage.delete_prefix(storage.job_prefix(job.tenant, job.id))
     except DependencyUnavailable as error:
         return _postponed("purge", job.id, error)
+    crash_point.reach("purge", "emptied")
     with transaction() as session:
         jobs.purge(session, job.id, objects=objects)
     return True

@@ -18,7 +18,7 @@ from api.errors import documented
 from api.multipart import FIELD_BYTES, Multipart, Part
 from api.schemas import Job
 from api.uploads import Upload
-from shared import idempotency, storage
+from shared import crash_point, idempotency, storage
 from shared.audit import Actor
 from shared.db import transaction
 from shared.errors import (
@@ -207,6 +207,7 @@ async def _submit(request: Request, caller: Caller, actor: Actor, mark: Mark | N
         with request.app.state.limits.store.guarded():
             body = once.kept(pace.kept(request.stream()), mark)
             submission = await _receive(request, body, storage.source_key(caller.tenant, job_id))
+        crash_point.reach("upload", "stored")
         return await run_in_threadpool(
             _create, request.app.state.admission, caller, actor, job_id, submission, mark
         )
@@ -239,7 +240,9 @@ def _create(
             fingerprint = submission.fingerprint
             idempotency.answer(session, mark, job_id=job_id, fingerprint=fingerprint)
         admission.settle(session, caller.tenant)
-        return job
+        crash_point.reach("submit", "uncommitted")
+    crash_point.reach("submit", "committed")
+    return job
 
 
 def _replay(caller: Caller, answered: Answered, submission: _Submission) -> Job:

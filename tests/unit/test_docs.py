@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.config import Settings
+from shared.crash_point import POINTS
 from shared.errors import OctavoError, restored
 
 ROOT = Path(__file__).parents[2]
@@ -41,3 +42,12 @@ def test_codes_are_unique() -> None:
     codes = [error.code for error in OctavoError.__subclasses__()]
 
     assert len(codes) == len(set(codes))
+
+
+def test_every_crash_point_has_its_line_in_order() -> None:
+    lines = (ROOT / "docs/crash-points.md").read_text().splitlines()
+    numbered = [line.split("|")[1:3] for line in lines if line.startswith("| ") and "`" in line]
+
+    assert [(int(number), name.strip(" `")) for number, name in numbered] == list(
+        enumerate(POINTS, 1)
+    )

@@ -116,8 +116,8 @@ def answer(chance: random.Random) -> bytes:
     """What a child might say: nearly right, or nothing of the sort."""
     words = dict(chance.choice(ANSWERS))
     for _ in range(chance.randrange(4)):
-        words[chance.choice(KEYS)] = chance.choice(VALUES)
-    if chance.random() < 0.3:
+        words[chance.choice([*list(words) * 8, *KEYS])] = chance.choice(VALUES)
+    if chance.random() < 0.1:
         words.pop(chance.choice(list(words)))
     message = bytearray(json.dumps(words).encode())
     for _ in range(chance.choice([0, 0, 0, 1, 4])):

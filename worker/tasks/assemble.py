@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy.orm import Session
 
-from shared import jobs, pages, storage
+from shared import crash_point, jobs, pages, storage
 from shared.db import transaction
 from shared.document import DocumentHeading, DocumentPage
 from shared.errors import NoPageReadable, OctavoError, restored
@@ -55,6 +55,7 @@ def _assemble(held: Held, job: Job) -> None:
     )
     for chosen, exporter in EXPORTERS.items():
         _write(held, chosen, exporter(heading, _pages(held)))
+    crash_point.reach("assemble", "stored")
     store(held, lambda session: jobs.finish(session, held.claim))
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import failure, work
+from shared import crash_point, failure, work
 from shared.db import transaction
 from shared.errors import DependencyUnavailable, OctavoError
 from shared.work import Claim
@@ -46,6 +46,7 @@ def carry_out(
     if found is None:
         return
     claim, loaded = found
+    crash_point.reach(claim.kind, "claimed")
     facts = {"job_id": claim.job_id.hex, "page": claim.page_no, "attempt": claim.attempt}
     with (
         process.heartbeat().holding(claim) as held,
@@ -108,6 +109,8 @@ def store(held: Held, transition: Callable[[Session], bool]) -> bool:
         try:
             with transaction() as session:
                 happened = transition(session) or (in_doubt and work.has_ended(session, held.claim))
+                crash_point.reach(held.claim.kind, "uncommitted")
+            crash_point.reach(held.claim.kind, "committed")
         except DependencyUnavailable:
             in_doubt = True
             held.touch()  # it does not stand still of itself

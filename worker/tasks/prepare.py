@@ -14,7 +14,7 @@ from typing import IO
 
 from sqlalchemy.orm import Session
 
-from shared import jobs, pages, sealing, storage, work
+from shared import crash_point, jobs, pages, sealing, storage, work
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import (
@@ -83,6 +83,7 @@ def _render(held: Held, document: Document) -> None:
     behind = settings().pages_ahead - room
     for window in _windows(missing[:room]):
         rendered = [_render_page(held, document, page_no) for page_no in window if not held.lost]
+        crash_point.reach("prepare", "stored")
         add = partial(pages.add, held=held.claim, rendered=rendered, behind=behind)
         if not store(held, add):
             return

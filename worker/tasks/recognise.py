@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from shared import pages, storage, work
+from shared import crash_point, pages, storage, work
 from shared.db import transaction
 from shared.errors import PageUnreadable
 from shared.options import JobOptions
@@ -53,4 +53,5 @@ def _read(held: Held, assignment: _Assignment) -> None:
     reading = process.engine().submit(image, task=assignment.options.task, among=held.claim.among)
     held.progressed, held.give_up = reading.progressed, reading.cancel
     recognition = reading.result()
+    crash_point.reach("recognise", "read")
     store(held, lambda session: pages.succeed(session, held.claim, recognition))
