@@ -111,8 +111,6 @@ def measure(platform: Platform, name: str, seconds: float) -> Outage:
         began = time.monotonic()
         with OUTAGES[name](platform):
             time.sleep(seconds)
-        ended = time.monotonic()
-        _until_it_answers(platform)
         back = time.monotonic()
         [(back_at,)] = rows(platform, "SELECT now()::text")
         time.sleep(AFTER_SECONDS)
@@ -123,11 +121,11 @@ def measure(platform: Platform, name: str, seconds: float) -> Outage:
     late = [answer.began + answer.seconds for answer in refused if answer.began > began]
     return Outage(
         name=name,
-        seconds=round(ended - began, 1),
+        seconds=round(back - began, 1),
         statuses=dict(sorted(load.statuses().items())),
         without_retry_after=sum(answer.retry_after is None for answer in refused),
         p99_before=percentile(load.between(warm, began), 0.99),
-        p99_during=percentile(load.between(began, ended), 0.99),
+        p99_during=percentile(load.between(began, back), 0.99),
         slowest=max(answer.seconds for answer in load.answers),
         recovered_after=max(0.0, *(at - back for at in late)) if late else 0.0,
         moved_after=_moved_after(platform, back_at),
@@ -157,18 +155,6 @@ def _moved_after(platform: Platform, moment: str) -> float:
     """  # noqa: S608 - the database's own words
     [(seconds,)] = rows(platform, query)
     return float(seconds)
-
-
-def _until_it_answers(platform: Platform) -> None:
-    """Return when every server can be used again: some take a second or two to start."""
-    while True:
-        try:
-            rows(platform, "SELECT 1")
-            platform.probe()
-        except Exception:  # noqa: BLE001 - whatever the clients of three servers raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 HEADINGS = (

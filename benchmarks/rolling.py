@@ -20,7 +20,7 @@ from benchmarks.load import Load, failures, percentile, seconds_until_done
 from benchmarks.outages import SETTINGS
 from deploy.local import Platform
 
-PER_SECOND = 4
+PER_SECOND = 2
 SERVERS = {"postgres", "valkey", "seaweedfs"}
 PAUSE_SECONDS = 0.5
 DONE_SECONDS = 120

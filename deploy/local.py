@@ -44,6 +44,9 @@ CHOICES = "settings.json"
 LAST_SECONDS = 9.0
 """What a worker takes to end once it holds no work, at most."""
 
+MEND_SECONDS = 60.0
+"""Within this a server that was taken away is back."""
+
 CPU_SLOTS = 2
 """Opening and rendering takes a tenth of what reading does: two at once feed many engines."""
 
@@ -200,7 +203,10 @@ class Platform:
 
     @contextlib.contextmanager
     def outage(self, server: str, number: signal.Signals = signal.SIGKILL) -> Iterator[None]:
-        """Take a server away for the block: killed and not started again, or frozen by SIGSTOP."""
+        """Take a server away for the block: killed and not started again, or frozen by SIGSTOP.
+
+        It can be used again when the block has ended.
+        """
         self._outages.add(server)
         pid = self._services.pids()[server]
         frozen = [pid, *_children(pid)] if number is signal.SIGSTOP else [pid]
@@ -214,10 +220,7 @@ class Platform:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(each, signal.SIGCONT)
             self._outages.discard(server)  # and so it is mended
-
-    def probe(self) -> None:
-        """Use each server once; raises what its client raises where it cannot be used."""
-        self._services.probe()
+            self._services.await_ready(timeout_seconds=MEND_SECONDS)
 
     def _start_services(self) -> None:
         try:

@@ -38,16 +38,15 @@ def main(logs: Path) -> None:
 
 def _import_all() -> None:
     """Do once what takes long and opens no connection."""
-    import api.run
-    from shared import db, storage
+    import api.app
+    from shared import storage
     from worker.app import app
 
     for module in ("celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis"):
         importlib.import_module(module)
     app.loader.import_default_modules()  # the tasks
     storage._store()  # noqa: SLF001 - as the first request would
-    db.engine()
-    api.run.create_app().openapi()
+    api.app.create_app().openapi()
 
 
 def _fork(name: str, arguments: list[str], logs: Path) -> int:
@@ -61,7 +60,10 @@ def _fork(name: str, arguments: list[str], logs: Path) -> int:
     status = 1
     try:
         from deploy import processes
+        from shared.config import settings
 
+        os.environ["OCTAVO_DATABASE_URL"] = _database_url_of(arguments[0])
+        settings.cache_clear()
         processes.main(arguments, standalone_mode=False)
         status = 0
     except BaseException:  # noqa: BLE001 - the process ends here, whatever it is
@@ -69,6 +71,14 @@ def _fork(name: str, arguments: list[str], logs: Path) -> int:
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def _database_url_of(program: str) -> str:
+    """Each connects in its own role, as in a platform."""
+    from shared.roles import Role
+    from tests.acting import url_of
+
+    return url_of(Role(f"octavo_{program}"))
 
 
 def _end_with_the_input(running: dict[int, str]) -> None:

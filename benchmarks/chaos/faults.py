@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,6 +89,9 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 5.0
 SECONDS_A_FAULT = 2.3
 """From one fault to the next; many last longer than that."""
 
+SPARE_SHARE = 0.1
+"""Some find no victim: no renderer may live just then."""
+
 QUIET_SHARE = 0.12
 """Of all faults, so many come last and one at a time."""
 
@@ -107,13 +111,13 @@ class Fault:
 
 
 def schedule(seed: int, count: int, *, lease_seconds: float, rest_seconds: float) -> list[Fault]:
-    """`count` faults of all kinds: most in no order and over one another, the last ones quiet.
+    """`count` faults of all kinds, and some to spare: most in no order and over one another, the last ones quiet.
 
     A quiet one has `rest_seconds` for itself.
     """
     chance = random.Random(f"faults of {seed}")
     quiet = round(QUIET_SHARE * count)
-    kinds = _mixed(count - quiet, chance)
+    kinds = _mixed(count - quiet + math.ceil(SPARE_SHARE * count), chance)
     return [
         *(
             Fault(

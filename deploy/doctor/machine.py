@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from deploy.doctor.finding import Finding, failure, unknown, warning, well
 from shared.config import Settings
 from shared.errors import EngineUnavailable
 from worker.engine.host import EngineHost
+from worker.pipeline import layers
 
 LEAST_FREE_BYTES = 1024**3
 LEAST_FREE_SHARE = 0.1
@@ -80,13 +80,13 @@ def check_engines(settings: Settings) -> Iterator[Finding]:
 def check_sandbox() -> Iterator[Finding]:
     """Which walls stand around the process that opens documents."""
     try:
-        layers = importlib.import_module("worker.pipeline.layers").active()
-    except ModuleNotFoundError:
-        yield unknown("sandbox", "it does not say which layers it has")
+        found = layers.active()
+    except OSError as error:
+        mend = "documents cannot be opened here: ARCHITECTURE.md, Documents are hostile"
+        yield failure("sandbox", f"no child process can be had: {error}", mend=mend)
         return
-    names = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, True)
-    missing = [str(name) for name, stands in names.items() if not stands]
-    standing = ", ".join(str(name) for name, stands in names.items() if stands)
+    standing = ", ".join(name for name, layer in found.items() if layer.active)
+    missing = [f"{name} ({layer.detail})" for name, layer in found.items() if not layer.active]
     if missing:
         mend = "let the kernel or the container allow them: ARCHITECTURE.md, Documents are hostile"
         yield warning("sandbox", f"without {', '.join(missing)}; {standing}", mend=mend)

@@ -128,6 +128,14 @@ class Service(ABC):
                 raise ServiceError(message) from error
             time.sleep(POLL_SECONDS)
 
+    def await_use(self, deadline: float) -> None:
+        """Return when clients can use the server that somebody else launches, or raise."""
+        while error := self._first_error():
+            if time.monotonic() > deadline:
+                message = f"{self.name} is not ready: {error}{self._log_tail()}"
+                raise ServiceError(message) from error
+            time.sleep(POLL_SECONDS)
+
     def is_running(self) -> bool:
         """Whether the process, or a child it left behind, is alive."""
         with self._mutex:

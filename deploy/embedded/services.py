@@ -101,10 +101,11 @@ class Services:
         """The names of the servers that do not run."""
         return [service.name for service in self._all if not service.is_running()]
 
-    def probe(self) -> None:
-        """Use each server once; raises what its client raises where it cannot be used."""
+    def await_ready(self, *, timeout_seconds: float) -> None:
+        """Return when all can be used, whoever starts them; ServiceError past the timeout."""
+        deadline = time.monotonic() + timeout_seconds
         for service in self._all:
-            service.use()
+            service.await_use(deadline)
 
     def start(self, *, timeout_seconds: float = 60) -> None:
         """Start what does not run and return when all can be used.

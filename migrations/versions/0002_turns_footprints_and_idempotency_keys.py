@@ -18,6 +18,7 @@ CREATE FUNCTION octavo_count_footprint() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
   owner uuid := coalesce(NEW.tenant, OLD.tenant);
+  served text := current_setting('octavo.tenant', true);
   more_jobs integer := 0;
   more_pages bigint := 0;
   more_bytes bigint := 0;
@@ -41,13 +42,16 @@ BEGIN
     END IF;
   END IF;
   IF more_jobs <> 0 OR more_pages <> 0 OR more_bytes <> 0 THEN
+    PERFORM set_config('octavo.tenant', '', true);  -- it counts whatever changed
     INSERT INTO footprints AS had (tenant, jobs, pages, bytes)
     VALUES (owner, more_jobs, more_pages, more_bytes)
     ON CONFLICT (tenant) DO UPDATE SET jobs = had.jobs + EXCLUDED.jobs,
       pages = had.pages + EXCLUDED.pages, bytes = had.bytes + EXCLUDED.bytes;
+    PERFORM set_config('octavo.tenant', coalesce(served, ''), true);
   END IF;
   RETURN NULL;
 END $$;
+REVOKE EXECUTE ON FUNCTION octavo_count_footprint() FROM PUBLIC;
 CREATE CONSTRAINT TRIGGER jobs_footprint_rows AFTER INSERT OR DELETE ON jobs
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION octavo_count_footprint();
 CREATE CONSTRAINT TRIGGER jobs_footprint AFTER UPDATE OF status, pages_total ON jobs

@@ -74,6 +74,7 @@ GRANTS = {
         "workers": "SELECT, INSERT, UPDATE, DELETE",  # its own row
     },
     "octavo_sweeper": {
+        "tenants": "SELECT (id)",
         "jobs": f"SELECT, DELETE, UPDATE ({WORKER_CHANGES}, finished_as)",
         "pages": "SELECT, INSERT",
         "work": "SELECT, INSERT, UPDATE",

@@ -36,9 +36,9 @@ from tests import documents
 
 KILLS = int(os.environ.get("OCTAVO_CRASH_KILLS", "20"))
 
-# A gateway that dies after the commit has told nobody of its job, and the client comes again: a
-# second job, until the gateway knows a submission by its Idempotency-Key. Then this becomes 1.
-JOBS_OF_A_SUBMISSION_COMMITTED_UNTOLD = 2
+# A gateway that dies after the commit has told nobody of its job: the client comes again, and its
+# Idempotency-Key leads to the job that is there.
+JOBS_OF_A_SUBMISSION_COMMITTED_UNTOLD = 1
 
 PAGES = 3
 AT_ONCE = 30
@@ -159,7 +159,7 @@ class Campaign:
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._cursor() as cursor:
             cursor.execute(query, values)
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
     def execute(self, statement: str, *values: object) -> None:
         with self._cursor() as cursor:
@@ -213,6 +213,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
             **os.environ,
             **services.environment(),
             **SETTINGS,
+            "OCTAVO_ROLE_PASSWORDS": json.dumps(services.role_passwords),
             "OCTAVO_CRASH_POINTS": str(folder),
             "OCTAVO_PUBLIC_URL": f"http://127.0.0.1:{port}",
         }

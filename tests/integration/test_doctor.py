@@ -15,6 +15,8 @@ from shared import workers
 from shared.config import Settings, settings
 from shared.db import transaction
 from tests.factory import claimed, make_prepared
+from worker.pipeline import layers
+from worker.pipeline.layers import Layer
 
 NOWHERE = 9  # a port that nobody listens on
 
@@ -322,3 +324,29 @@ def test_a_gateway_that_is_stopped() -> None:
     stopped = changed(public_url=f"http://127.0.0.1:{NOWHERE}")
 
     assert sick(gateway.check(stopped)).keys() == {"gateway"}
+
+
+def test_a_wall_that_the_host_does_not_allow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    stands = {
+        "seccomp": Layer(active=True, detail=""),
+        "landlock": Layer(active=False, detail="no such call"),
+    }
+    monkeypatch.setattr(layers, "active", lambda: stands)
+
+    [found] = machine.check_sandbox()
+
+    assert (found.part, found.level) == ("sandbox", Level.WARNING)
+    assert found.said == "without landlock (no such call); seccomp"
+    assert found.mend
+
+
+def test_a_host_where_no_document_can_be_opened_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> dict[str, Layer]:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(layers, "active", none)
+
+    [found] = machine.check_sandbox()
+
+    assert found.level is Level.FAILURE
+    assert "no more processes" in found.said

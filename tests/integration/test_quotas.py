@@ -21,8 +21,10 @@ from shared.db import transaction
 from shared.errors import DependencyUnavailable, PageTimeout
 from shared.models import Job
 from shared.quotas import Quota
+from shared.roles import Role
 from shared.status import JobStatus, WorkKind
 from tests import documents
+from tests.acting import engine_of
 from tests.factory import (
     authorization,
     claimed,
@@ -370,11 +372,10 @@ class TestOverload:
     def test_a_gateway_that_cannot_have_a_connection_says_so(
         self, gateway: TestClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from shared import db
-
-        pool = db.engine().pool
+        engine = engine_of(Role.GATEWAY)
+        pool = engine.pool
         monkeypatch.setattr(pool, "_timeout", 0.1)
-        taken = [db.engine().connect() for _ in range(pool.size())]  # type: ignore[attr-defined] # a QueuePool
+        taken = [engine.connect() for _ in range(pool.size())]  # type: ignore[attr-defined] # a QueuePool
 
         try:
             assert refused(submit(gateway)) == (503, "dependency_unavailable")

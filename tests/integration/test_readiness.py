@@ -11,7 +11,9 @@ from starlette.testclient import TestClient
 
 from api import readiness
 from shared import schema
-from shared.db import engine, transaction
+from shared.db import POOL_WAIT_SECONDS, transaction
+from shared.roles import Role
+from tests.acting import engine_of
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +73,9 @@ def test_a_database_that_does_not_answer_within_a_second_makes_it_unready(
 
 
 def test_requests_that_take_all_connections_are_no_outage(gateway: TestClient) -> None:
-    pool = engine().pool
-    taken = [engine().connect() for _ in range(pool.size())]  # type: ignore[attr-defined]
+    engine = engine_of(Role.GATEWAY)
+    pool = engine.pool
+    taken = [engine.connect() for _ in range(pool.size())]  # type: ignore[attr-defined]
     try:
         assert gateway.get("/readyz").status_code == 200
         assert gateway.get("/v1/jobs").status_code == 503
@@ -89,7 +92,7 @@ def test_it_lives_while_every_thread_waits_for_the_database(gateway: TestClient)
             each.start()
         began = time.monotonic()
         assert gateway.get("/livez").status_code == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < POOL_WAIT_SECONDS
     for each in crowd:
         each.join()
 

@@ -140,7 +140,13 @@ class TestTheSchema:
         )
         doors = {row.proname: row for row in session.execute(query)}
 
-        assert set(doors) == {"octavo_find_key", "octavo_queue_place"}
+        assert set(doors) == {
+            "octavo_backlog",
+            "octavo_count_footprint",
+            "octavo_find_key",
+            "octavo_page_seconds",
+            "octavo_queue_place",
+        }
         for door in doors.values():
             assert not door.open
             assert "search_path=public, pg_temp" in door.proconfig
@@ -286,7 +292,6 @@ FOREIGN_STATEMENTS = [
     (Role.DISPATCHER, "SELECT image_key FROM pages"),
     (Role.DISPATCHER, "SELECT id FROM api_keys"),
     (Role.DISPATCHER, "UPDATE work SET status = 'succeeded'"),
-    (Role.DISPATCHER, "DELETE FROM workers"),
     (Role.DISPATCHER, "SELECT * FROM audit"),
     (Role.SWEEPER, "SELECT id FROM api_keys"),
     (Role.SWEEPER, "INSERT INTO jobs (id) VALUES (NULL)"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from worker.pipeline.limits import PAGES_PER_CHILD, Limits
 from worker.pipeline.sandbox import Child, ChildLied, ChildLost, ZygoteLost, open_child
 
 __all__ = ["Document", "Limits", "PageImage", "open_document"]
+
+SOON_SECONDS = 1.0
+"""A child that is lost before may have been killed by somebody else, and has a second life."""
 
 MAX_CHILDREN_LOST = 3
 """A document that has cost so many children gets no more."""
@@ -114,11 +118,19 @@ class Document:
 
     def _ask(self, question: Callable[[Child], _T]) -> _T:
         with self._counting_lost_children():
+            began = time.monotonic()
             try:
                 return question(self._open_child())
             except ZygoteLost:
                 self._drop_child()
-                return question(self._open_child())
+            except ChildLied:
+                raise
+            except ChildLost:
+                # Somebody may have killed it. What is too expensive dies later, or once more.
+                if time.monotonic() - began > SOON_SECONDS:
+                    raise
+                self._drop_child()
+            return question(self._open_child())
 
     @contextmanager
     def _counting_lost_children(self) -> Iterator[None]:
