@@ -15,6 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from schemathesis import Case, CheckContext, HookContext, Response
+from schemathesis.core.failures import AcceptedNegativeData, FailureGroup
 from starlette.testclient import TestClient
 
 from api.app import create_app
@@ -153,11 +154,20 @@ def test_what_the_document_says_is_true(
 ) -> None:
     if _job_of(case) == JOB_ID:  # the document's example
         case.path_parameters["job_id"] = job
-    case.call_and_validate(
-        base_url=url,
-        headers={"Authorization": client.headers["Authorization"]},
-        additional_checks=[refusals_are_problems],
-    )
+    try:
+        case.call_and_validate(
+            base_url=url,
+            headers={"Authorization": client.headers["Authorization"]},
+            additional_checks=[refusals_are_problems],
+        )
+    except FailureGroup as failures:
+        if not all(map(_misses_the_key_that_we_sent, failures.exceptions)):
+            raise
+
+
+def _misses_the_key_that_we_sent(failure: Exception) -> bool:
+    """Whether a request was wrong only until the test put its key back."""
+    return isinstance(failure, AcceptedNegativeData) and "was Authorization" in str(failure)
 
 
 STRINGS = [
