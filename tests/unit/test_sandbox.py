@@ -27,7 +27,7 @@ from PIL import Image
 from shared.errors import DependencyUnavailable, DocumentInvalid, DocumentTooExpensive
 from shared.media import MediaType
 from tests import documents
-from worker.pipeline import sandbox
+from worker.pipeline import render, sandbox
 from worker.pipeline.limits import PAGES_PER_CHILD
 from worker.pipeline.render import Document, Limits, open_document
 from worker.pipeline.sandbox import Child, ChildLied, ChildLost, Zygote, open_child
@@ -145,7 +145,22 @@ def test_documents_leave_no_descriptor_open() -> None:
     assert eventually(lambda: descriptors(zygote().pid) == zygotes)
 
 
-def test_a_killed_child_is_the_pages_failure_and_the_next_page_is_read() -> None:
+@pytest.fixture
+def every_death_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a child which its document made too expensive."""
+    monkeypatch.setattr(render, "SOON_SECONDS", 0)
+
+
+def test_a_child_killed_by_somebody_else_is_no_pages_failure() -> None:
+    with opened(documents.pdf(3)) as document:
+        for index in range(3):
+            only_child().kill()
+            document.render(index)
+
+
+def test_a_child_that_dies_late_is_the_pages_failure_and_the_next_page_is_read(
+    every_death_is_late: None,
+) -> None:
     with opened(documents.pdf(3)) as document:
         document.render(0)
         only_child().kill()
@@ -155,7 +170,7 @@ def test_a_killed_child_is_the_pages_failure_and_the_next_page_is_read() -> None
         document.render(2)
 
 
-def test_after_three_lost_children_there_is_no_fourth() -> None:
+def test_after_three_lost_children_there_is_no_fourth(every_death_is_late: None) -> None:
     with opened(documents.pdf(9)) as document:
         for index in range(3):
             document.render(index)

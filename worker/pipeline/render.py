@@ -23,7 +23,7 @@ from shared.errors import (
 )
 from shared.media import MediaType
 from worker.pipeline.limits import PAGES_PER_CHILD, Limits
-from worker.pipeline.sandbox import Child, ChildLied, ChildLost, ZygoteLost, open_child
+from worker.pipeline.sandbox import Child, ChildLate, ChildLied, ChildLost, ZygoteLost, open_child
 
 __all__ = ["Document", "Limits", "PageImage", "open_document"]
 
@@ -123,10 +123,10 @@ class Document:
                 return question(self._open_child())
             except ZygoteLost:
                 self._drop_child()
-            except ChildLied:
+            except (ChildLate, ChildLied):
                 raise
             except ChildLost:
-                # Somebody may have killed it. What is too expensive dies later, or once more.
+                # Somebody else may have killed it. What is too expensive dies later, or once more.
                 if time.monotonic() - began > SOON_SECONDS:
                     raise
                 self._drop_child()

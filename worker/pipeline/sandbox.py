@@ -51,6 +51,10 @@ class ChildLost(Exception):
     """The child died, or was killed for its lateness, before it answered."""
 
 
+class ChildLate(ChildLost):
+    """The child was killed, since it took longer than one answer may take."""
+
+
 class ChildLied(ChildLost):
     """The child was killed, since its answer cannot be true."""
 
@@ -216,7 +220,7 @@ class Child:
             answer = self.connection.recv(MESSAGE_BYTES)  # of a longer one, the rest is gone
         except TimeoutError as error:
             self._kill()
-            raise ChildLost(f"it took more than {self._limits.answer_seconds:g} s") from error
+            raise ChildLate(f"it took more than {self._limits.answer_seconds:g} s") from error
         except OSError:
             answer = b""
         if answer:
