@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 export PYTHON
 
-.PHONY: help demo up test fuzz fuzzapi overhead fairness queue chaos drills outages rolling soak lock samples clean
+.PHONY: help demo up test fuzz fuzzapi overhead fairness queue chaos crashes drills outages rolling soak lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -45,6 +45,9 @@ chaos: .venv/installed-dev ## Break the platform at work and count: SEED=1 SEEDS
 	@$(RUN) -m benchmarks.chaos --seed $(or $(SEED),1) --seeds $(or $(SEEDS),1) \
 		--jobs $(or $(JOBS),1000) --faults $(or $(FAULTS),50) \
 		$(if $(KEEP),--keep "$(KEEP)") $(if $(JSON),--json "$(JSON)")
+
+crashes: .venv/installed-dev ## Die at every point between two effects, KILLS=20 times each, and look what is left
+	OCTAVO_CRASH_KILLS=$(or $(KILLS),20) $(RUN) -m pytest tests/acceptance/test_crash_points.py
 
 drills: .venv/installed-dev ## How soon work of the dead goes on, and late writes: KILLS=100 WRITES=100 JSON=PATH
 	@$(RUN) -m benchmarks.chaos.drills --kills $(or $(KILLS),100) --writes $(or $(WRITES),100) \
