@@ -142,8 +142,9 @@ class Platform:
         }
 
     def environment_of(self, program: str) -> dict[str, str]:
-        """The variables that a process of the platform runs with, in its own role."""
+        """The variables that a process of the platform runs with, in its own role and no other."""
         environment = self.environment
+        environment.pop("OCTAVO_ROLE_PASSWORDS", None)
         role = ROLES.get(program.partition("-")[0], Role.WORKER)  # gateway-2 is a gateway
         url = urlsplit(environment["OCTAVO_DATABASE_URL"])
         place = url.netloc.rpartition("@")[2]

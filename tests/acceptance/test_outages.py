@@ -1,8 +1,11 @@
 """A server is away for a while, under load: refused in words, nothing lost, nothing blamed."""
 
+import time
+
 import httpx
 import pytest
 
+from api import readiness
 from benchmarks import outages
 from deploy.local import Platform
 
@@ -37,8 +40,11 @@ def test_an_outage_loses_no_job_and_is_nobodys_fault(pair: Platform, name: str) 
     assert found.done_after <= outages.DONE_SECONDS
 
 
-def test_the_gateway_says_that_it_is_not_ready_while_the_database_is_away(pair: Platform) -> None:
+def test_a_gateway_is_not_ready_while_the_database_is_away_and_serves_once_it_is_back(
+    pair: Platform,
+) -> None:
     with pair.outage("postgres"):
+        time.sleep(max(readiness.REMEMBERED_SECONDS))
         ready = httpx.get(f"{pair.url}/readyz", timeout=5)
         lives = httpx.get(f"{pair.url}/livez", timeout=5)
 
@@ -46,3 +52,11 @@ def test_the_gateway_says_that_it_is_not_ready_while_the_database_is_away(pair: 
     assert ready.json()["retryable"]
     assert ready.headers["Retry-After"]
     assert lives.status_code == 200
+    back_since = time.monotonic()
+    while not all(_lists_jobs(url, pair.api_key) for url in pair.urls):
+        assert time.monotonic() - back_since < outages.RECOVERY_SECONDS
+
+
+def _lists_jobs(url: str, api_key: str) -> bool:
+    headers = {"Authorization": f"Bearer {api_key}"}
+    return httpx.get(f"{url}/v1/jobs", headers=headers, timeout=5).is_success

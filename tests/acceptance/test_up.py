@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from client.sdk import Octavo
 from deploy.embedded.services import Services
 from deploy.local import Platform
@@ -33,7 +35,10 @@ def test_a_second_start_finds_its_data_again(tmp_path: Path) -> None:
             assert octavo.wait(again.id, timeout=60).status == "succeeded"
 
 
-def test_a_folder_of_a_version_without_roles_goes_on(tmp_path: Path) -> None:
+def test_a_folder_of_a_version_without_roles_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTAVO_ROLE_PASSWORDS", "{}")  # an operator's; no process is to have it
     settings_file = tmp_path / "services.json"
     with Services(tmp_path) as services:
         upgrade = "from migrations import run; run.upgrade('0001')"
