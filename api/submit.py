@@ -76,7 +76,6 @@ def submit(
         source_sha256=upload.sha256,
         sealed_password=_sealed(options),
         request_id=actor.request_id,
-        deadline_at=jobs.deadline(),
     )
     jobs.create(session, job)
     facts = {"bytes": upload.bytes, "media_type": upload.media_type, "engine": job.engine}
@@ -121,7 +120,6 @@ def retry(
         sealed_password=sealing.seal(password) if password is not None else None,
         retry_of=old.id,
         request_id=actor.request_id,
-        deadline_at=jobs.deadline(),
     )
     jobs.create(session, job)
     pages.reuse(session, old, job, sorted(good - again))

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from shared import audit, work
 from shared.audit import SWEEPER, Action
@@ -49,9 +50,14 @@ def parse_id(public: str) -> UUID:
 
 
 def create(session: Session, job: Job) -> None:
-    """Insert a job with the work to prepare it."""
+    """Insert a job, due to end in time, with the work to prepare it."""
+    lasts = timedelta(hours=settings().job_hours)
+    deadline: Any = NOW + lasts
+    job.deadline_at = deadline
     session.add(job)
     session.flush()
+    # Both times are its transaction's: to read this one back would cost a round trip.
+    set_committed_value(job, "deadline_at", job.created_at + lasts)
     work.add(session, job, WorkKind.PREPARE)
 
 
@@ -90,11 +96,6 @@ def chosen_pages(job: Job) -> list[int]:
     if chosen is None:
         return list(range(1, job.source_pages + 1))
     return PageRange.parse(chosen).select(job.source_pages)
-
-
-def deadline() -> Any:
-    """When a job that is submitted now must have ended; a database expression."""
-    return NOW + timedelta(hours=settings().job_hours)
 
 
 def get(session: Session, tenant: UUID, job_id: UUID) -> Job:

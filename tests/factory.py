@@ -41,7 +41,6 @@ def make_job(session: Session, tenant: UUID | None = None, **values: Any) -> Job
             "source_bytes": 3,
             "source_sha256": "0" * 64,
             "request_id": "req_test",
-            "deadline_at": jobs.deadline(),
         }
         | values
     )

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from shared import jobs, keys, pages, quotas, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DependencyUnavailable, PageTimeout
-from shared.models import Job
+from shared.models import NOW, Job
 from shared.quotas import Quota
 from shared.roles import Role
 from shared.status import JobStatus, WorkKind
@@ -309,7 +310,7 @@ class TestOverload:
                 pages_total=1,
                 pages_succeeded=1,
                 engine_seconds=seconds,
-                expires_at=jobs.deadline(),
+                expires_at=NOW + timedelta(hours=1),
             )
 
     def backlog(self, pages_total: int) -> None:
