@@ -59,8 +59,8 @@ def limit_statements(seconds: float) -> None:
     _Limits.statement_seconds = seconds
 
 
-TENANT_OPTION = "octavo_tenant"
-"""Of a connection whose next statement is to name the tenant."""
+FIRST_OPTION = "octavo_first"
+"""Of a connection: what goes to Postgres along with its next statement."""
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def engine_for(url: str, *, connections: int = CONNECTIONS) -> Engine:
         pool_timeout=POOL_WAIT_SECONDS,
         pool_use_lifo=True,
     )
-    event.listen(made, "before_cursor_execute", _name_tenant, retval=True)
+    event.listen(made, "before_cursor_execute", _send_first, retval=True)
     event.listen(made, "handle_error", _leave_read_only_servers)
     return made
 
@@ -132,16 +132,20 @@ _crowd = _Crowd()
 
 
 @contextmanager
-def transaction(tenant: UUID | None = None) -> Iterator[Session]:
+def transaction(tenant: UUID | None = None, *, durable: bool = True) -> Iterator[Session]:
     """A session whose work is committed whole at the end of the block, or not at all.
 
-    With `tenant` it is served: the session sees and makes rows of that tenant only. Nothing slow
+    With `tenant` it is served: the session sees and makes rows of that tenant only. What is not
+    `durable` may be forgotten, whole, by a crash of Postgres, and is not waited for. Nothing slow
     belongs inside. Raises DatabaseUnavailable where Postgres does not answer, and then nothing can
     be said of a commit that was under way: the row tells.
     """
     with _typed_errors(), _crowd.joined(), _sessions().begin() as session:
+        first = [] if durable else ["SET LOCAL synchronous_commit = off"]
         if tenant is not None:
-            session.connection(execution_options={TENANT_OPTION: tenant})
+            first.append(_set_tenant(tenant))
+        if first:
+            session.connection(execution_options={FIRST_OPTION: "; ".join(first)})
         yield session
 
 
@@ -204,15 +208,15 @@ def sole_holder(
             holder.invalidate()
 
 
-def _name_tenant(
+def _send_first(
     bound: Connection, _: object, statement: str, parameters: Any, *__: object
 ) -> tuple[str, Any]:
-    """Send the tenant along with the first statement: on its own it would cost a round trip."""
-    tenant = bound.get_execution_options().get(TENANT_OPTION)
-    if tenant is None:
+    """Send what a transaction begins with along with a statement: alone it is a round trip more."""
+    first = bound.get_execution_options().get(FIRST_OPTION)
+    if first is None:
         return statement, parameters
-    bound.execution_options(**{TENANT_OPTION: None})
-    return f"{_set_tenant(tenant)}; {statement}", parameters
+    bound.execution_options(**{FIRST_OPTION: None})
+    return f"{first}; {statement}", parameters
 
 
 def _set_tenant(tenant: UUID) -> str:

@@ -17,19 +17,19 @@ one of its tenant pass, yet not for ever.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Float, Row, TextClause, Uuid, bindparam, text
+from sqlalchemy import CursorResult, Float, Row, Text, TextClause, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, JSONB, insert
 from sqlalchemy.orm import Session
 
 from shared.config import settings
 from shared.errors import OctavoError
 from shared.models import Job, Work
+from shared.prepared import Prepared
 from shared.served import Served
 from shared.status import Lane, WorkKind, WorkStatus
 
@@ -230,7 +230,8 @@ def retry_later(
     return _change(session, held, _RELEASE, failures=failures, delay=delay, among=among)
 
 
-_PICK = text(
+_PICK = Prepared(
+    "octavo_pick",
     # A loose index scan finds the tenants that have due work without reading all of it; the one
     # with the smallest share, of what is busy or was served lately, is first, and each further row
     # raises its share.
@@ -275,8 +276,13 @@ _PICK = text(
     UPDATE work w SET sent_at = now(), sends = sends + 1 FROM picked
     WHERE w.id = picked.id AND w.status = 'queued' AND w.sent_at IS NULL
     RETURNING w.id, w.tenant, (SELECT count(unread) > 0 FROM turns) AS has_more
-    """
-).bindparams(bindparam("tenants", type_=ARRAY(Uuid)), bindparam("units", type_=ARRAY(Float)))
+    """,
+    queue=Text(),
+    lane=Text(),
+    n=INTEGER(),
+    tenants=ARRAY(Uuid),
+    units=ARRAY(Float),
+)
 
 
 def pick(
@@ -292,7 +298,7 @@ def pick(
         had = served.units()
         shares = {"tenants": list(had), "units": list(had.values())}
         values = {"queue": queue, "lane": lane, "n": most - len(picked)}
-        rows = session.execute(_PICK, values | shares).all()
+        rows = _PICK.execute(session, values | shares).all()
         for row in rows:
             picked.append(row.id)
             served.note(row.tenant)
@@ -316,35 +322,41 @@ def unsend(session: Session, ids: Sequence[int]) -> None:
     session.execute(_UNSEND, {"ids": list(ids)})
 
 
-def busy(session: Session, queue: str) -> Counter[Lane]:
-    """How many units of a queue are sent or running, by lane."""
-    query = text(
-        "SELECT priority, count(*) AS units FROM work WHERE queue = :queue "
-        "AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL)) GROUP BY priority"
-    )
-    rows = session.execute(query, {"queue": queue})
-    return Counter({Lane(row.priority): row.units for row in rows})
+@dataclass(frozen=True)
+class Demand:
+    """What a lane of a queue asks for, and has."""
+
+    is_due: bool  # some of its work waits to be sent
+    busy: int  # units that are sent or running
 
 
-_DUE = text(
+_DEMAND = Prepared(
+    "octavo_demand",
     # The order is the index's. Without it, or with EXISTS, the planner reads the whole table where
     # much is due: it expects to meet a fitting row soon, and looks for it once for each pair.
     """
-    SELECT queue, lane FROM unnest(:queues) AS q(queue), unnest(:lanes) AS l(lane),
-      LATERAL (SELECT FROM work WHERE work.queue = q.queue AND priority = lane
-                 AND status = 'queued' AND sent_at IS NULL AND due_at <= now()
-               ORDER BY tenant, turn_at, id LIMIT 1) AS first
-    """
-).bindparams(
-    bindparam("queues", type_=ARRAY(Work.queue.type)),
-    bindparam("lanes", type_=ARRAY(Work.queue.type)),
+    SELECT queue, lane, first.is_due IS NOT NULL AS is_due, busy.units
+    FROM unnest(:queues) AS q(queue) CROSS JOIN unnest(:lanes) AS l(lane)
+    LEFT JOIN LATERAL (
+      SELECT true AS is_due FROM work WHERE work.queue = q.queue AND priority = lane
+        AND status = 'queued' AND sent_at IS NULL AND due_at <= now()
+      ORDER BY tenant, turn_at, id LIMIT 1) AS first ON true
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS units FROM work WHERE work.queue = q.queue AND priority = lane
+        AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL))) AS busy
+    """,
+    queues=ARRAY(Text),
+    lanes=ARRAY(Text),
 )
 
 
-def due(session: Session, queues: Sequence[str]) -> set[tuple[str, Lane]]:
-    """Which queues and lanes have work to send."""
-    rows = session.execute(_DUE, {"queues": list(queues), "lanes": [str(lane) for lane in Lane]})
-    return {(row.queue, Lane(row.lane)) for row in rows}
+def demand(session: Session, queues: Sequence[str]) -> dict[str, dict[Lane, Demand]]:
+    """What each lane of each queue asks for."""
+    rows = _DEMAND.execute(session, {"queues": list(queues), "lanes": [*map(str, Lane)]})
+    found: dict[str, dict[Lane, Demand]] = {queue: {} for queue in queues}
+    for row in rows:
+        found[row.queue][Lane(row.lane)] = Demand(row.is_due, row.units)
+    return found
 
 
 _RESCUE = text(

@@ -25,6 +25,7 @@ from shared.db import sole_holder, transaction
 from shared.errors import DependencyUnavailable
 from shared.served import Served
 from shared.status import Lane
+from shared.work import Demand
 from worker.app import app, queues
 from worker.pulse import Pulse
 
@@ -85,21 +86,20 @@ class Dispatcher:
         """Mark as sent what is due and fits into the windows: queues and ids, to be published."""
         if not self._slots:
             return []
-        with transaction() as session:
-            due = work.due(session, list(self._slots))
+        # A mark that a crash of Postgres forgets costs a second message, of which one is answered.
+        with transaction(durable=False) as session:
+            demand = work.demand(session, list(self._slots))
             return [
                 (queue, work_id)
-                for queue in sorted({queue for queue, _ in due})
-                for work_id in self._fill(
-                    session, queue, {lane for name, lane in due if name == queue}
-                )
+                for queue in sorted(demand)
+                for work_id in self._fill(session, queue, demand[queue])
             ]
 
-    def _fill(self, session: Session, queue: str, lanes: set[Lane]) -> list[int]:
+    def _fill(self, session: Session, queue: str, demand: dict[Lane, Demand]) -> list[int]:
         window = math.ceil(self._slots[queue] * WINDOW)
-        busy = work.busy(session, queue)
-        room = window - busy.total()
-        reserved = math.ceil(window * BATCH_SHARE) - busy[Lane.BATCH]
+        room = window - sum(lane.busy for lane in demand.values())
+        reserved = math.ceil(window * BATCH_SHARE) - demand[Lane.BATCH].busy
+        lanes = {lane for lane in demand if demand[lane].is_due}
         served = self._served[queue]
         pick = partial(work.pick, session, queue, served=served)
         return _pick(pick, room, lanes, reserved=max(0, min(room, reserved)))
@@ -119,11 +119,12 @@ def _pick(
     pick: Callable[[Lane, int], list[int]], room: int, lanes: set[Lane], *, reserved: int
 ) -> list[int]:
     """Ids for the room there is: the batch lane's share of the window, interactive, then batch."""
-    if room <= 0:
+    if room <= 0 or not lanes:
         return []
     has_share = reserved and Lane.BATCH in lanes
     ids = pick(Lane.BATCH, reserved) if has_share else []
-    ids += pick(Lane.INTERACTIVE, room - len(ids))
+    if Lane.INTERACTIVE in lanes:
+        ids += pick(Lane.INTERACTIVE, room - len(ids))
     if Lane.BATCH in lanes and len(ids) < room:
         ids += pick(Lane.BATCH, room - len(ids))
     return ids

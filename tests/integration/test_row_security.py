@@ -367,14 +367,15 @@ class TestTheOtherRoles:
 
     def test_the_dispatcher_sends(self) -> None:
         from shared.status import Lane
+        from shared.work import Demand
 
         with transaction() as session:
             _, units = make_prepared(session, 3)
             queue = units[0].queue
         with acting_as(Role.DISPATCHER), transaction() as session:
             workers.live_slots(session)
-            assert work.due(session, [queue]) == {(queue, Lane.INTERACTIVE)}
-            assert work.busy(session, queue).total() == 0
+            demand = work.demand(session, [queue])[queue]
+            assert demand[Lane.INTERACTIVE] == Demand(is_due=True, busy=0)
             picked = work.pick(session, queue, Lane.INTERACTIVE, 2)
             assert len(picked) == 2
             work.unsend(session, picked)
@@ -521,7 +522,7 @@ class TestTheContext:
             session.execute(text("SELECT 1"))
             session.execute(text("SELECT 2"))
 
-        # The listener hears what was asked; `note` comes after `_name_tenant`, so this is sent.
+        # The listener hears what was asked; `note` comes after `_send_first`, so this is sent.
         assert len(sent) == 2
         assert sent[0].startswith("SELECT set_config('octavo.tenant'")
         assert sent[0].endswith("; SELECT 1")

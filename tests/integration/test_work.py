@@ -13,6 +13,7 @@ from shared.db import transaction
 from shared.errors import DependencyUnavailable, EngineUnavailable, PageTimeout
 from shared.models import Job
 from shared.status import JobStatus, Lane, WorkKind, WorkStatus
+from shared.work import Demand
 from tests.factory import (
     claimed,
     due_now,
@@ -151,12 +152,32 @@ def test_a_tenant_has_no_more_at_once_than_it_may(session: Session) -> None:
     assert work.pick(session, "recognise.fake", Lane.INTERACTIVE, 10) == []
 
 
-def test_due_names_only_queues_and_lanes_with_work(session: Session) -> None:
+def test_demand_tells_each_lane_of_each_queue(session: Session) -> None:
     make_prepared(session, 1, priority=Lane.BATCH)
+    _, [sent, held, ended, *_] = make_prepared(session, 4)
+    work.pick(session, sent.queue, Lane.INTERACTIVE, 1)
+    claimed(session, held)
+    assert work.end(session, claimed(session, ended), WorkStatus.SUCCEEDED)
 
-    found = work.due(session, ["prepare", "assemble", "recognise.fake"])
+    found = work.demand(session, ["prepare", "recognise.fake"])
 
-    assert found == {("recognise.fake", Lane.BATCH)}
+    nothing = Demand(is_due=False, busy=0)
+    assert found == {
+        "prepare": {Lane.INTERACTIVE: nothing, Lane.BATCH: nothing},
+        "recognise.fake": {
+            Lane.INTERACTIVE: Demand(is_due=True, busy=2),
+            Lane.BATCH: Demand(is_due=True, busy=0),
+        },
+    }
+
+
+def test_demand_counts_no_work_that_is_not_due_yet(session: Session) -> None:
+    _, [unit] = make_prepared(session, 1)
+    work.release(session, claimed(session, unit), delay_seconds=60)
+
+    [found] = work.demand(session, [unit.queue]).values()
+
+    assert found[Lane.INTERACTIVE] == Demand(is_due=False, busy=0)
 
 
 def test_an_error_that_may_pass_is_tried_again_until_there_is_enough(session: Session) -> None:
