@@ -113,7 +113,7 @@ def _execute(statement: str) -> None:
 def _pick() -> list[tuple[str, int]]:
     """A pick alone, as `mark` does it once it knows what is due and busy."""
     queue = work.recognise_queue(ENGINE)
-    with transaction() as session:
+    with transaction(durable=False) as session:
         return [(queue, id_) for id_ in work.pick(session, queue, Lane.INTERACTIVE, SLOTS)]
 
 

@@ -29,7 +29,6 @@ from sqlalchemy.orm import Session
 from shared.config import settings
 from shared.errors import OctavoError
 from shared.models import Job, Work
-from shared.prepared import Prepared
 from shared.served import Served
 from shared.status import Lane, WorkKind, WorkStatus
 
@@ -230,13 +229,14 @@ def retry_later(
     return _change(session, held, _RELEASE, failures=failures, delay=delay, among=among)
 
 
-_PICK = Prepared(
-    "octavo_pick",
+_PICK = text(
     # A loose index scan finds the tenants that have due work without reading all of it; the one
     # with the smallest share, of what is busy or was served lately, is first, and each further row
-    # raises its share.
+    # raises its share. No more tenants are looked at than rows are wanted.
     # Of each tenant a few rows are read, twice its part of what is wanted. Where a tenant has more,
     # nothing behind the first row that was not read is picked: another round reads further.
+    # What was locked is looked at once more, but as it came out of `picked`: a condition on `work`
+    # would let a planner that knows no numbers yet read all that waits.
     """
     WITH RECURSIVE waiting(tenant) AS (
       (SELECT tenant FROM work WHERE queue = :queue AND priority = :lane
@@ -258,31 +258,31 @@ _PICK = Prepared(
       LEFT JOIN busy ON busy.tenant = waiting.tenant
       LEFT JOIN unnest(:tenants, :units) AS served(tenant, units)
         ON served.tenant = waiting.tenant),
+    firsts AS (
+      SELECT had, weight, most, read, due.ids
+      FROM (SELECT * FROM shares WHERE most > 0 ORDER BY (had + 1) / weight) AS ordered
+      CROSS JOIN LATERAL (
+        SELECT array_agg(id) AS ids FROM (
+          SELECT id FROM work w WHERE w.queue = :queue AND w.priority = :lane
+            AND w.tenant = ordered.tenant AND w.status = 'queued' AND w.sent_at IS NULL
+            AND w.due_at <= now() ORDER BY w.turn_at, w.id
+          LIMIT least(most, read)) AS first) AS due
+      WHERE due.ids IS NOT NULL LIMIT :n),
     turns AS (
       SELECT due.id, (had + due.number) / weight AS turn,
         CASE WHEN due.number = read AND read < most THEN (had + read + 1) / weight END AS unread
-      FROM shares CROSS JOIN LATERAL (
-        SELECT id, row_number() OVER () AS number FROM (
-          SELECT id FROM work w WHERE w.queue = :queue AND w.priority = :lane
-            AND w.tenant = shares.tenant AND w.status = 'queued' AND w.sent_at IS NULL
-            AND w.due_at <= now() ORDER BY w.turn_at, w.id
-          LIMIT least(most, read)) first) due),
+      FROM firsts CROSS JOIN LATERAL unnest(ids) WITH ORDINALITY AS due(id, number)),
     chosen AS (
       SELECT id FROM turns WHERE turn <= coalesce((SELECT min(unread) FROM turns), 'infinity')
       ORDER BY turn, id LIMIT :n),
     picked AS (
-      SELECT w.id FROM work w JOIN chosen ON chosen.id = w.id
+      SELECT w.id, w.status, w.sent_at FROM work w JOIN chosen ON chosen.id = w.id
       ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED)
     UPDATE work w SET sent_at = now(), sends = sends + 1 FROM picked
-    WHERE w.id = picked.id AND w.status = 'queued' AND w.sent_at IS NULL
+    WHERE w.id = picked.id AND picked.status = 'queued' AND picked.sent_at IS NULL
     RETURNING w.id, w.tenant, (SELECT count(unread) > 0 FROM turns) AS has_more
-    """,
-    queue=Text(),
-    lane=Text(),
-    n=INTEGER(),
-    tenants=ARRAY(Uuid),
-    units=ARRAY(Float),
-)
+    """
+).bindparams(bindparam("tenants", type_=ARRAY(Uuid)), bindparam("units", type_=ARRAY(Float)))
 
 
 def pick(
@@ -298,7 +298,7 @@ def pick(
         had = served.units()
         shares = {"tenants": list(had), "units": list(had.values())}
         values = {"queue": queue, "lane": lane, "n": most - len(picked)}
-        rows = _PICK.execute(session, values | shares).all()
+        rows = session.execute(_PICK, values | shares).all()
         for row in rows:
             picked.append(row.id)
             served.note(row.tenant)
@@ -330,8 +330,7 @@ class Demand:
     busy: int  # units that are sent or running
 
 
-_DEMAND = Prepared(
-    "octavo_demand",
+_DEMAND = text(
     # The order is the index's. Without it, or with EXISTS, the planner reads the whole table where
     # much is due: it expects to meet a fitting row soon, and looks for it once for each pair.
     """
@@ -344,15 +343,13 @@ _DEMAND = Prepared(
     CROSS JOIN LATERAL (
       SELECT count(*) AS units FROM work WHERE work.queue = q.queue AND priority = lane
         AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL))) AS busy
-    """,
-    queues=ARRAY(Text),
-    lanes=ARRAY(Text),
-)
+    """
+).bindparams(bindparam("queues", type_=ARRAY(Text)), bindparam("lanes", type_=ARRAY(Text)))
 
 
 def demand(session: Session, queues: Sequence[str]) -> dict[str, dict[Lane, Demand]]:
     """What each lane of each queue asks for."""
-    rows = _DEMAND.execute(session, {"queues": list(queues), "lanes": [*map(str, Lane)]})
+    rows = session.execute(_DEMAND, {"queues": list(queues), "lanes": [*map(str, Lane)]})
     found: dict[str, dict[Lane, Demand]] = {queue: {} for queue in queues}
     for row in rows:
         found[row.queue][Lane(row.lane)] = Demand(row.is_due, row.units)

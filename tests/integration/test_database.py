@@ -7,14 +7,13 @@ from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import ARRAY, INTEGER, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared import db, work
 from shared.connection import Connection
 from shared.db import own_transactions, transaction
 from shared.errors import DatabaseUnavailable
-from shared.prepared import Prepared
 from shared.status import WorkStatus
 from shared.work import Claim
 from tests.factory import make_prepared, recognition
@@ -78,23 +77,6 @@ def test_only_what_may_be_forgotten_is_not_waited_for() -> None:
         assert session.execute(waits).scalar_one() == "off"
     with transaction() as session:
         assert session.execute(waits).scalar_one() == "on"
-
-
-def test_a_prepared_statement_is_planned_once_a_connection_and_again_after_its_loss() -> None:
-    total = Prepared(
-        "test_total",
-        "SELECT sum(n) * :by FROM unnest(:numbers) n",
-        numbers=ARRAY(INTEGER),
-        by=INTEGER(),
-    )
-    planned = text("SELECT count(*) FROM pg_prepared_statements WHERE name = 'test_total'")
-    for _ in range(2):
-        with transaction() as session:
-            for numbers, expected in (([1, 2], 9), ([], None)):
-                found = total.execute(session, {"numbers": numbers, "by": 3})
-                assert found.scalar_one() == expected
-            assert session.execute(planned).scalar_one() == 1
-        db.engine().dispose()
 
 
 def test_who_has_a_connection_of_its_own_does_not_wait_for_the_pool() -> None:
