@@ -1,0 +1,60 @@
+"""What the model is asked. The wording is part of the model: a space more, and it reads worse."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from shared.options import Task
+from worker.engine.deepseek.tokens import BEGIN, IMAGE, Tokenizer
+from worker.engine.protocol import PageOptions
+
+
+class Use(StrEnum):
+    """What a page or picture is read for."""
+
+    DOCUMENT = "document"  # markdown, with kinds and boxes of blocks
+    OCR = "ocr"  # other pictures: text with boxes
+    TEXT = "text"  # text alone
+    FIGURE = "figure"  # a chart as a table, a formula of chemistry, a drawing
+    DESCRIBE = "describe"
+    LOCATE = "locate"  # where the given words stand
+    QUESTION = "question"  # in the asker's own words
+
+    @property
+    def labels_are_text(self) -> bool:
+        """Whether a box is labelled with the words in it, not with the kind of its block."""
+        return self in {Use.OCR, Use.LOCATE}
+
+
+_WORDS = {
+    Use.DOCUMENT: "\n<|grounding|>Convert the document to markdown.",
+    Use.OCR: "\n<|grounding|>OCR this image.",
+    Use.TEXT: "\nFree OCR.",
+    Use.FIGURE: "\nParse the figure.",
+    Use.DESCRIBE: "\nDescribe this image in detail.",
+}
+_TASKS = {Task.MARKDOWN: Use.DOCUMENT, Task.TEXT: Use.TEXT}
+
+
+def use_of(options: PageOptions) -> Use:
+    """What the options of a page come to."""
+    return _TASKS[options.task] if options.prompt is None else Use.QUESTION
+
+
+def ids(tokenizer: Tokenizer, use: Use, *, images: int, words: str = "") -> list[int]:
+    """The ids of a whole prompt, with `images` places for the features of the picture.
+
+    `words` are those of the asker, for LOCATE and QUESTION: no special token can be made of them.
+    """
+    return [BEGIN, *[IMAGE] * images, *_after(tokenizer, use, words.strip())]
+
+
+def _after(tokenizer: Tokenizer, use: Use, words: str) -> list[int]:
+    foreign = tokenizer.ids_of_foreign
+    match use:
+        case Use.LOCATE:
+            before, after = "\nLocate <|ref|>", "<|/ref|> in the image."
+            return [*tokenizer.ids(before), *foreign(words), *tokenizer.ids(after)]
+        case Use.QUESTION:
+            return foreign(f"\n{words}")
+    return tokenizer.ids(_WORDS[use])
