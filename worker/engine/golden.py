@@ -16,6 +16,7 @@ from worker.engine.interface import Engine
 from worker.engine.protocol import Done, Failed, PageOptions, Read
 
 SENTENCE = "One printed sheet, folded into eight leaves"
+MAX_TOKENS = 64  # the sentence has a fifth of it; an engine that babbles is told apart sooner
 GOLDEN_ID = 0  # the host's ids begin at 1
 
 
@@ -36,13 +37,14 @@ def image() -> bytes:
 
 def check(engine: Engine) -> None:
     """Have an idle engine read the golden page. Raises GoldenPageMisread."""
-    read = _read(engine)
-    if engine.golden_text not in read:
-        raise GoldenPageMisread(f"{engine.name} reads the golden page as {read[:200]!r}")
+    said = read(engine)
+    if engine.golden_text not in said:
+        raise GoldenPageMisread(f"{engine.name} reads the golden page as {said[:200]!r}")
 
 
-def _read(engine: Engine) -> str:
-    options = PageOptions(task=Task.TEXT)
+def read(engine: Engine) -> str:
+    """What an idle engine reads on the golden page. Raises GoldenPageMisread where it cannot."""
+    options = PageOptions(task=Task.TEXT, max_output_tokens=MAX_TOKENS)
     engine.submit(Read(GOLDEN_ID, "golden", options, stream=False, image=image()))
     while engine.busy:
         for event in engine.step():

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from worker.engine.interface import Engine
 
 ENGINES = {
+    "deepseek-ocr": "worker.engine.deepseek_ocr",
+    "deepseek-ocr-2": "worker.engine.deepseek_ocr_2",
     "fake": "worker.engine.fake",
     "paddle": "worker.engine.paddle",
     "rapid": "worker.engine.rapid",

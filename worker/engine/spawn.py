@@ -27,7 +27,17 @@ _ROOT = Path(__file__).parents[2]
 # What a library may need to know of its machine. Whatever else is in the worker's environment,
 # passwords among it, is none of the business of a process that reads hostile pixels.
 _NAMES = {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"}
-_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "TORCH", "PYTORCH_", "TRITON_", "HF_", "OCTAVO_FAKE_")
+_PREFIXES = (
+    "CUDA_",
+    "NVIDIA_",
+    "NCCL_",
+    "TORCH",
+    "PYTORCH_",
+    "TRITON_",
+    "HF_",
+    "OCTAVO_FAKE_",
+    "OCTAVO_MODEL_",
+)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

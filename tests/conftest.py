@@ -1,0 +1,33 @@
+"""Small checkpoints of DeepSeek-OCR, made once for all tests that want them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from worker.engine.deepseek.config import Version
+
+# Before torch is imported, also by the processes that tests start: many threads on few cores wait
+# for each other most of the time.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+Tiny = Callable[[Version], Path]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The folder of a tiny checkpoint of that version. Nobody writes into it."""
+    made: dict[Version, Path] = {}
+
+    def folder(version: Version) -> Path:
+        from worker.engine.deepseek import tiny as tiny_module
+
+        if version not in made:
+            made[version] = tmp_path_factory.mktemp(f"tiny-{version}")
+            tiny_module.write(made[version], version)
+        return made[version]
+
+    return folder
