@@ -17,6 +17,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from worker.engine.deepseek import config, layout
 from worker.engine.deepseek.config import ModelConfig
 from worker.engine.deepseek.errors import (
@@ -29,7 +31,7 @@ from worker.engine.deepseek.errors import (
 INDEX_FILE = "model.safetensors.index.json"
 MANIFEST_FILE = "SHA256SUMS"
 TOKENIZER_FILE = "tokenizer.json"
-OWN_FILE = "octavo.json"  # nobody publishes it; `tiny.py` writes it
+NOTES_FILE = "octavo.json"  # nobody publishes it; `tiny.py` writes it
 MAX_HEADER_BYTES = 16 * 1024**2  # the official ones have 0.3
 
 _LENGTH_BYTES = 8
@@ -41,6 +43,15 @@ _MANIFEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _NAMED_AT_MOST = 3
 
 
+class Notes(BaseModel):
+    """What has to be known of weights that read nonsense; published ones need no notes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    golden_text: str | None = Field(default=None, pattern=r"\S")  # what they read on that page
+    max_output_tokens: int | None = Field(default=None, ge=1)  # they would hardly ever end
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a folder holds, all of it there and of the right shape."""
@@ -49,7 +60,7 @@ class Checkpoint:
     config: ModelConfig
     files: dict[str, Path]  # tensor -> the file it lies in
     fingerprint: str  # tells sets of weights apart, cheaply; it proves nothing
-    golden_text: str | None  # what weights that read nonsense read on the golden page
+    notes: Notes
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ def inspect(folder: Path) -> Checkpoint:
         chosen,
         {name: tensor.file for name, tensor in found.items()},
         _fingerprint(folder),
-        _golden_text(folder / OWN_FILE),
+        _notes(folder / NOTES_FILE),
     )
 
 
@@ -167,16 +178,11 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _golden_text(path: Path) -> str | None:
-    if not path.is_file():
-        return None
+def _notes(path: Path) -> Notes:
     try:
-        said = json.loads(_text(path))["golden_text"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointWrong(f"{path} does not say what the golden page reads") from error
-    if not isinstance(said, str) or not said.strip():
-        raise CheckpointWrong(f"{path}: a golden text that is empty proves nothing")
-    return said
+        return Notes.model_validate_json(_text(path)) if path.is_file() else Notes()
+    except ValidationError as error:
+        raise CheckpointWrong(f"{path}: {error.errors(include_url=False)[0]['msg']}") from error
 
 
 # Headers of safetensors
