@@ -73,7 +73,7 @@ class DeepSeekEngine:
         self.model = model
         self.device = device
         self.golden_text = golden_text
-        self.slots = 2 * sizes.rows  # as many are prepared as are read
+        self.slots = 2 * sizes.rows  # as many wait here as are read
         self._network = network
         self._tokenizer = tokenizer
         self._sizes = sizes
@@ -105,7 +105,8 @@ class DeepSeekEngine:
 
     def step(self) -> Iterator[Event]:
         """Prepare one page, begin those that have room, and put out a burst of all that run."""
-        if self._new:
+        # Not before there is a row for it: a page's time is counted from its first touch.
+        if self._new and len(self._held) < self._sizes.rows:
             request = next(iter(self._new.values()))
             yield Working((request.id,))
             yield from self._prepare(request)
