@@ -168,7 +168,7 @@ def generate(
     return list(found[0, len(prompt) :].tolist())
 
 
-class Repeats(transformers.LogitsProcessor):
+class Repeats(transformers.LogitsProcessor):  # type: ignore[misc]  # of an untyped library
     """The rule against repeats as its words say it, a row and a place at a time."""
 
     def __init__(self, rule: Rule, prompt_tokens: int) -> None:

@@ -326,7 +326,7 @@ def test_weights_that_read_the_golden_page_otherwise_are_not_worked_with(
     with torch.no_grad():
         norm = engine._network.model.norm.weight  # noqa: SLF001 - a card that computes nonsense
         kept = norm.clone()
-        norm *= torch.linspace(-1, 1, len(norm))
+        norm.mul_(torch.linspace(-1, 1, len(norm)))
         with pytest.raises(golden.GoldenPageMisread):
             golden.check(engine)
         norm.copy_(kept)

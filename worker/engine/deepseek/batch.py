@@ -7,6 +7,7 @@ out; it writes nothing that is read, and only into blocks of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Many
 
 import torch
@@ -77,8 +78,8 @@ class Batch:
     def _rows(self, pages: Many[Sequence]) -> Tensor:
         return self._numbers(page.row for page in pages if page.row is not None)
 
-    def _numbers(self, numbers: object) -> Tensor:
-        return torch.tensor(list(numbers), device=self._network.device)  # type: ignore[call-overload]
+    def _numbers(self, numbers: Iterable[int]) -> Tensor:
+        return torch.tensor(list(numbers), device=self._network.device)
 
     def embedded(self, prompt: Many[int], features: Tensor) -> Tensor:
         """A prompt with its features in their places, (T, C)."""
