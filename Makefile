@@ -3,12 +3,14 @@
 PYTHON ?= python3
 UV = .tools/bin/uv
 RUN = .venv/bin/python
+# Not locked: which build is right depends on the machine, and pip may be set up to find another.
+TORCH ?= torch==2.13.0
 LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-header
 
 export PYTHON
 
-.PHONY: help demo up test fuzz fuzzapi overhead fairness queue chaos crashes drills outages rolling soak lock samples clean
+.PHONY: help demo up test parity fuzz fuzzapi overhead fairness queue chaos crashes drills outages rolling soak lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -19,11 +21,14 @@ demo: .venv/installed ## Read the sample documents with a platform of its own, t
 up: .venv/installed ## Run the platform on this machine until Ctrl-C; options in ARGS="--port 0"
 	@.venv/bin/octavo up $(ARGS)
 
-test: .venv/installed-dev ## Lint, check types, run all tests; options of pytest in ARGS="-k NAME"
+test: .venv/installed-deepseek ## Lint, check types, run all tests; options of pytest in ARGS="-k NAME"
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest $(ARGS)
+
+parity: .venv/installed-deepseek ## Hold the DeepSeek-OCR network against transformers' own
+	$(RUN) -m pytest tests/parity $(ARGS)
 
 fuzz: .venv/installed-dev ## Break documents at random, CASES=100000 of them, from number FIRST=0 on
 	OCTAVO_FUZZ_CASES=$(or $(CASES),100000) OCTAVO_FUZZ_FIRST=$(or $(FIRST),0) \
@@ -65,6 +70,8 @@ rolling: .venv/installed-dev ## Restart every process under load and count who n
 lock: $(UV) ## Choose the newest versions that pyproject.toml allows
 	$(LOCK) --upgrade --extra local --output-file requirements.lock
 	$(LOCK) --upgrade --extra dev --output-file requirements-dev.lock
+	$(LOCK) --upgrade --extra parity --constraint requirements-dev.lock \
+		--override deploy/without-torch.txt --output-file requirements-deepseek.lock
 
 samples: $(UV) ## Make the sample documents again, from deploy/samples/texts.py
 	$(UV) run --quiet --no-project --isolated --python $(PYTHON) --with pillow==13.0.0 \
@@ -83,6 +90,12 @@ clean: ## Remove what was installed and built; var, with its documents, stays
 .venv/installed-dev: requirements-dev.lock pyproject.toml deploy/install.sh
 	@echo "Installing into .venv ..."
 	@sh deploy/install.sh requirements-dev.lock
+	@touch $@
+
+.venv/installed-deepseek: .venv/installed-dev requirements-deepseek.lock
+	@echo "Installing the DeepSeek-OCR engine into .venv ..."
+	@sh deploy/install.sh requirements-deepseek.lock
+	@$(PYTHON) -m pip --python $(RUN) install --quiet --disable-pip-version-check $(TORCH)
 	@touch $@
 
 $(UV):
