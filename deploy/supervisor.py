@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.05
 WATCH_SECONDS = 0.5
-START_SECONDS = 60.0
+START_SECONDS = 300.0  # what an engine may take to load its weights
 STOP_SECONDS = 20.0
 """After SIGTERM a process may work on for so long; then it is killed."""
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shared.document import FinishReason, Recognition
 from shared.errors import EngineUnavailable, InvalidOptions, PageUnreadable
@@ -259,6 +261,46 @@ def test_a_rule_keeps_short_loops_from_closing(engine: DeepSeekEngine) -> None:
     assert page.finish_reason is FinishReason.LENGTH
     assert page.usage.output_tokens == 60
     assert page.confidence_min is not None and page.confidence_min < 0.9  # what was forced shows
+
+
+class Waits(TorchDispatchMode):
+    """Notes each operation whose result the host has to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.operations = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        name = func.name()
+        self.operations += 1
+        if name.split(".")[0] in {
+            *("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"),
+            *("aten::equal", "aten::is_nonzero", "aten::unique", "aten::bincount"),
+        }:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_steps_follow_each_other_without_waiting_for_the_device(engine: DeepSeekEngine) -> None:
+    for number in range(3):
+        engine.submit(request(number, PAGES[number], tokens=60))
+    events(engine, steps=4)
+    running = engine._scheduler.running  # noqa: SLF001 - what the host sees only in bursts
+    assert len(running) == 3
+
+    with Waits() as waits:
+        engine._batch.go_on(running, 4)  # noqa: SLF001
+
+    assert waits.operations > 200
+    assert waits.found == []
+    with waits:
+        assert torch.ones(1).item() == 1
+    assert waits.found, "the net has no holes"
+    for number in range(3):
+        engine.cancel(number)
 
 
 # In its own process

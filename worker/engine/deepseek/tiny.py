@@ -22,7 +22,7 @@ from worker.engine.deepseek.config import Version
 WEIGHTS_FILE = "model-00001-of-000001.safetensors"  # so spelled
 
 OUTPUT_TOKENS = 120
-ATTENTION_GAIN = 3.0
+ATTENTION_GAIN = 2.0
 
 _LANGUAGE = {
     "vocab_size": 129280,
