@@ -9,13 +9,23 @@ each of many pages. Neither waits for the device.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from worker.engine.deepseek import transfer
 from worker.engine.deepseek.blocks import BLOCK_TOKENS
 from worker.engine.deepseek.config import LanguageConfig
+
+
+@dataclass(frozen=True)
+class Group:
+    """So many pages, none of which has more blocks filled than this."""
+
+    rows: int
+    blocks: int
 
 
 class KvCache:
@@ -24,6 +34,7 @@ class KvCache:
     def __init__(
         self, config: LanguageConfig, blocks: int, *, dtype: torch.dtype, device: torch.device
     ) -> None:
+        self.heads = config.num_attention_heads
         shape = (blocks, config.num_attention_heads, BLOCK_TOKENS, config.head_size)
         layers = range(config.num_hidden_layers)
         # Zeros: what no page has written yet is masked, but 0 * nan would be nan.
@@ -51,8 +62,8 @@ class Prompts:
                 for table, length in zip(tables, lengths, strict=True)
             ]
         )
-        self.positions = positions.to(device)
-        self._places = (blocks.to(device), self.positions % BLOCK_TOKENS)
+        self.positions = transfer.sent(positions, device)
+        self._places = (transfer.sent(blocks, device), self.positions % BLOCK_TOKENS)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(T, heads, size) each, to the same."""
@@ -67,24 +78,55 @@ def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Rows:
-    """One token each of many pages, which sees what its page has in the cache, and itself."""
+    """One token each of many pages, which sees what its page has in the cache, and itself.
 
-    def __init__(self, cache: KvCache, tables: Tensor, positions: Tensor) -> None:
-        """`tables` (B, blocks) must reach as far as the `positions` (B,) of the tokens."""
-        self._cache, self._tables, self.positions = cache, tables, positions
-        block = tables.gather(1, (positions // BLOCK_TOKENS)[:, None])[:, 0]
+    What a page has is gathered before it is looked at, as far as the longest of its group reaches:
+    groups of pages alike in length gather little in vain, and bound the memory that it takes.
+    """
+
+    positions: Tensor
+
+    def __init__(self, cache: KvCache, tables: Tensor, groups: Sequence[Group]) -> None:
+        """`tables` (B, blocks) of the pages in the order of the `groups`."""
+        self._cache, self._tables = cache, tables
+        self._counts = [group.rows for group in groups]
+        heads = torch.arange(cache.heads, device=tables.device)[:, None]
+        # A head's share of a block is one piece: (rows, heads, blocks) of their numbers.
+        self._pieces = [
+            part[:, None, : group.blocks] * cache.heads + heads
+            for part, group in zip(tables.split(self._counts), groups, strict=True)
+        ]
+
+    def at(self, positions: Tensor) -> Rows:
+        """The same pages, now with their tokens at `positions` (B,)."""
+        self.positions = positions
+        block = self._tables.gather(1, (positions // BLOCK_TOKENS)[:, None])[:, 0]
         self._places = (block, positions % BLOCK_TOKENS)
-        reach = torch.arange(tables.shape[1] * BLOCK_TOKENS, device=positions.device)
-        self._mask = (reach <= positions[:, None])[:, None, None]
+        self._masks = [
+            self._mask(pieces, part)
+            for pieces, part in zip(self._pieces, positions.split(self._counts), strict=True)
+        ]
+        return self
+
+    def _mask(self, pieces: Tensor, positions: Tensor) -> Tensor:
+        reach = torch.arange(pieces.shape[2] * BLOCK_TOKENS, device=positions.device)
+        return (reach <= positions[:, None])[:, None, None]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, heads, size) each, to the same."""
         self._cache.write(layer, self._places, k, v)
-        keys = self._gathered(self._cache.keys[layer])
-        values = self._gathered(self._cache.values[layer])
-        out = F.scaled_dot_product_attention(q[:, :, None], keys, values, self._mask)
-        return out[:, :, 0]
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        parts = zip(q[:, :, None].split(self._counts), self._pieces, self._masks, strict=True)
+        out = [
+            F.scaled_dot_product_attention(
+                part, _gathered(keys, pieces), _gathered(values, pieces), mask
+            )
+            for part, pieces, mask in parts
+        ]
+        return torch.cat(out)[:, :, 0]
 
-    def _gathered(self, store: Tensor) -> Tensor:
-        """(B, heads, tokens, size)."""
-        return store[self._tables].transpose(1, 2).flatten(2, 3)
+
+def _gathered(store: Tensor, pieces: Tensor) -> Tensor:
+    """(rows, heads, tokens, size)."""
+    found = store.flatten(0, 1).index_select(0, pieces.flatten())
+    return found.view(*pieces.shape[:2], -1, store.shape[-1])

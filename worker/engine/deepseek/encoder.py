@@ -12,9 +12,8 @@ from torch import Tensor
 from worker.engine.deepseek.network import Network
 from worker.engine.deepseek.views import Grid, Pixels, Views
 
-MOST_PIXELS = (
-    8 * 1024**2
-)  # of the pictures that are seen at once; more need memory, and gain little
+# Of the pictures that are seen at once; more need memory, and gain little.
+MOST_PIXELS = 8 * 1024**2
 
 
 @torch.inference_mode()

@@ -1,20 +1,24 @@
 """The engine: pages are prepared, admitted, read side by side, and leave one by one.
 
-A step prepares a page, begins a few that wait and have room, and puts out some tokens of all that
-are running; so a page joins or leaves the batch between any two steps.
+A step takes in pages that are prepared, begins a few that wait and have room, and puts out some
+tokens of all that are running; so a page joins or leaves the batch between any two steps. Beside a
+card the host is a step behind: it looks at what came of the last while the device does the next.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
+
 from shared.document import FinishReason
-from shared.errors import InvalidOptions, OctavoError
-from worker.engine import images
+from shared.errors import InternalError, InvalidOptions, OctavoError
 from worker.engine.deepseek import encoder, prompts, recognised, views
-from worker.engine.deepseek.batch import Batch
+from worker.engine.deepseek.batch import Batch, Look
+from worker.engine.deepseek.intake import Crew, Here, Intake
 from worker.engine.deepseek.loops import LoopWatch
 from worker.engine.deepseek.network import Network
 from worker.engine.deepseek.prompts import Use
@@ -25,6 +29,9 @@ from worker.engine.deepseek.tokens import END, Tokenizer
 from worker.engine.deepseek.views import MODES, Mode, Views
 from worker.engine.protocol import Delta, Done, Event, Failed, Read, Working
 
+IDLE_SECONDS = 0.05  # that a step with nothing else to do waits for a page to be prepared
+GATHER_SECONDS = 0.1  # that pages wait for each other, to be begun together
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -34,6 +41,9 @@ class Sizes:
     blocks: int  # of the cache
     intake: int  # pages that are begun at once
     burst: int  # tokens of each page between two looks at them
+    ahead: int = 0  # pages that are prepared before there is a row for them
+    preparers: int = 0  # processes that prepare pages; 0: the engine's own does
+    is_behind: bool = False  # whether the host looks at a burst while the next one is under way
 
 
 @dataclass
@@ -73,15 +83,18 @@ class DeepSeekEngine:
         self.model = model
         self.device = device
         self.golden_text = golden_text
-        self.slots = 2 * sizes.rows  # as many wait here as are read
+        self.slots = sizes.rows + max(sizes.ahead, min(sizes.rows, 64))  # some wait here
         self._network = network
         self._tokenizer = tokenizer
         self._sizes = sizes
         self._output_tokens = output_tokens
         self._scheduler = Scheduler(rows=sizes.rows, blocks=sizes.blocks)
         self._batch = Batch(network, rows=sizes.rows, blocks=sizes.blocks)
+        self._intake: Intake = Crew(sizes.preparers) if sizes.preparers else Here()
         self._held: dict[int, _Page] = {}
         self._new: dict[int, Read] = {}  # not looked at yet
+        self._look: Look | None = None  # at the burst that is under way
+        self._gathering_since: float | None = None
 
     @property
     def busy(self) -> bool:
@@ -100,52 +113,57 @@ class DeepSeekEngine:
     def cancel(self, page_id: int) -> None:
         """Hold the page no longer; its row and its blocks are free at once."""
         self._new.pop(page_id, None)
-        self._held.pop(page_id, None)
+        page = self._held.pop(page_id, None)
+        if page is not None and page.sequence is None:
+            self._intake.drop(page_id)
         self._scheduler.end(page_id)
 
+    def close(self) -> None:
+        """End the processes that prepare pages."""
+        self._intake.close()
+
     def step(self) -> Iterator[Event]:
-        """Prepare one page, begin those that have room, and put out a burst of all that run."""
-        # Not before there is a row for it: a page's time is counted from its first touch.
-        if self._new and len(self._held) < self._sizes.rows:
-            request = next(iter(self._new.values()))
-            yield Working((request.id,))
-            yield from self._prepare(request)
+        """Take pages in, begin those that have room, and put out a burst of all that run."""
+        yield from self._take_in()
         if beginners := self._admit():
             yield Working(tuple(beginners))
-            self._begin(list(beginners.values()))
-            yield from self._look(1)
+            yield from self._begin(list(beginners.values()))
+        look = None
         if running := self._scheduler.running:
             yield Working(tuple(sequence.id for sequence in running))
             self._batch.go_on(running, self._sizes.burst)
-            yield from self._look(self._sizes.burst)
+            look = self._batch.look(running, self._sizes.burst + 1)  # with what `begin` put out
+        if self._sizes.is_behind:
+            look, self._look = self._look, look
+        if look is not None:
+            yield from self._see(look)
 
     # A page comes
 
-    def _prepare(self, request: Read) -> Iterator[Event]:
-        del self._new[request.id]
-        try:
-            page = self._opened(request)
-        except OctavoError as error:
-            yield Failed(request.id, error.code, error.detail)
-            return
-        self._held[request.id] = page
-        assert page.sequence is not None
-        self._scheduler.submit(page.sequence)
+    def _take_in(self) -> Iterator[Event]:
+        # Not long before there is a row for it: a page's time is counted from its first touch.
+        most = self._sizes.rows + self._sizes.ahead
+        while self._new and self._intake.room and len(self._held) < most:
+            request = self._new.pop(next(iter(self._new)))
+            yield Working((request.id,))
+            try:
+                page = self._opened(request)
+            except OctavoError as error:
+                yield Failed(request.id, error.code, error.detail)
+            else:
+                self._held[request.id] = page
+                self._intake.put(request.id, request.image, page.mode)
+        has_work = self._scheduler.running or self._scheduler.waiting
+        for page_id, found in self._intake.take(0 if has_work else IDLE_SECONDS):
+            yield from self._prepared(self._held[page_id], found)
 
     def _opened(self, request: Read) -> _Page:
-        """The page with its views and prompt. Raises InvalidOptions or PageUnreadable."""
-        begun = time.monotonic()
-        options, version = request.options, self._network.config.version
-        use = prompts.use_of(options)
-        page = _Page(request, use, self._mode(options.mode), TextStream(self._tokenizer, use))
-        page.touched_at = begun
-        page.views = views.of(images.decoded(request.image), page.mode)
-        page.size = page.views.size
-        page.vision_tokens = views.tokens(version, page.mode, page.views.grid)
-        page.prompt = prompts.ids(
-            self._tokenizer, use, images=page.vision_tokens, words=options.prompt or ""
+        """The page with what it is read for. Raises InvalidOptions."""
+        use = prompts.use_of(request.options)
+        page = _Page(
+            request, use, self._mode(request.options.mode), TextStream(self._tokenizer, use)
         )
-        page.sequence = self._sequence(request, len(page.prompt))
+        page.touched_at = time.monotonic()
         return page
 
     def _mode(self, name: str | None) -> Mode:
@@ -154,6 +172,25 @@ class DeepSeekEngine:
         if found is None:
             raise InvalidOptions(f"mode: {self.name} has no {name}; there are {', '.join(modes)}")
         return found
+
+    def _prepared(self, page: _Page, found: Views | OctavoError) -> Iterator[Event]:
+        """Let a page wait for its admission, or end it."""
+        try:
+            if isinstance(found, OctavoError):
+                raise found
+            self._wait(page, found)
+        except OctavoError as error:
+            del self._held[page.request.id]
+            yield Failed(page.request.id, error.code, error.detail)
+
+    def _wait(self, page: _Page, cut: Views) -> None:
+        """Raises InvalidOptions where its prompt has no room."""
+        page.views, page.size = cut, cut.size
+        page.vision_tokens = views.tokens(self._network.config.version, cut.mode, cut.grid)
+        words = page.request.options.prompt or ""
+        page.prompt = prompts.ids(self._tokenizer, page.use, images=page.vision_tokens, words=words)
+        page.sequence = self._sequence(page.request, len(page.prompt))
+        self._scheduler.submit(page.sequence)
 
     def _sequence(self, request: Read, prompt_tokens: int) -> Sequence:
         most = self._network.config.language.max_position_embeddings
@@ -164,23 +201,57 @@ class DeepSeekEngine:
         return Sequence(request.id, prompt_tokens, max(1, min(wanted, room)))
 
     def _admit(self) -> dict[int, _Page]:
+        if not self._is_worth_beginning():
+            return {}
+        self._gathering_since = None
         admitted = self._scheduler.admit(self._sizes.intake)
         return {sequence.id: self._held[sequence.id] for sequence in admitted}
 
-    def _begin(self, pages: list[_Page]) -> None:
-        seen = encoder.features(self._network, [page.views for page in pages if page.views])
-        sequences = [page.sequence for page in pages if page.sequence]
-        self._batch.begin(sequences, [page.prompt for page in pages], seen)
+    def _is_worth_beginning(self) -> bool:
+        """Several pages at once are begun in little more time than one: the others wait longer."""
+        waiting, now = self._scheduler.waiting, time.monotonic()
+        if not waiting:
+            return False
+        if self._gathering_since is None:
+            self._gathering_since = now
+        others = len(self._held) - waiting - len(self._scheduler.running)
+        is_full = waiting >= self._sizes.intake or not others
+        return is_full or now - self._gathering_since >= GATHER_SECONDS
+
+    def _begin(self, pages: list[_Page]) -> Iterator[Event]:
+        """Begin pages together; where memory does not suffice, fewer, down to each by itself."""
+        if self._fit(pages):
+            return
+        gc.collect()
+        torch.cuda.empty_cache()
+        if len(pages) > 1:
+            half = len(pages) // 2
+            yield from self._begin(pages[:half])
+            yield from self._begin(pages[half:])
+            return
+        page_id = pages[0].request.id
+        self.cancel(page_id)
+        yield Failed(page_id, InternalError.code, "The device has no memory for this page.")
+
+    def _fit(self, pages: list[_Page]) -> bool:
+        """Begin pages together, if there is memory for that."""
+        try:
+            seen = encoder.features(self._network, [page.views for page in pages if page.views])
+            sequences = [page.sequence for page in pages if page.sequence]
+            self._batch.begin(sequences, [page.prompt for page in pages], seen)
+        except torch.OutOfMemoryError:
+            return False
         for page in pages:
             page.views = None  # ten megabytes of pixels
+        return True
 
     # A page goes
 
-    def _look(self, steps: int) -> Iterator[Event]:
-        """Say what came of the last steps."""
-        running = self._scheduler.running
+    def _see(self, look: Look) -> Iterator[Event]:
+        """Say what came of a burst, of the pages that are still held."""
+        running = [sequence for sequence in look.pages if sequence.row is not None]
         before = [len(sequence.output) for sequence in running]
-        ended = {sequence.id for sequence in self._batch.read(running, steps)}
+        ended = {sequence.id for sequence in look.read()}
         for sequence, seen in zip(running, before, strict=True):
             page, news = self._held[sequence.id], sequence.output[seen:]
             loops = page.loops.see(news)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,8 +20,13 @@ from worker.engine.deepseek.tokens import Tokenizer
 FOLDER = "OCTAVO_MODEL_DIR"
 
 OUTPUT_TOKENS = 4096  # of a page, where nothing is asked for; long ones come to 2,200
+
 CPU = Sizes(rows=4, blocks=0, intake=1, burst=8)
 CACHE_BYTES_ON_CPU = 2 * 1024**3
+
+CARD = Sizes(rows=256, blocks=0, intake=8, burst=8, ahead=32, preparers=8, is_behind=True)
+WORK_BYTES_ON_CARD = 12 * 1024**3  # beside weights and cache, for what a step computes
+CORES_FOR_ENGINE = 2  # that prepare no pages: its own, and its worker's
 
 
 def build(version: Version) -> DeepSeekEngine:
@@ -34,29 +40,56 @@ def build(version: Version) -> DeepSeekEngine:
     return engine(found)
 
 
-def engine(found: Checkpoint) -> DeepSeekEngine:
-    """The engine of a checkpoint, in fp32 on the CPU."""
-    device, dtype = torch.device("cpu"), torch.float32
+def device() -> torch.device:
+    """The card that this process sees first; the CPU where it sees none."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def engine(found: Checkpoint, on: torch.device | None = None) -> DeepSeekEngine:
+    """The engine of a checkpoint: in bf16 on a card, in fp32 on the CPU."""
+    on = on or device()
+    dtype = torch.bfloat16 if on.type == "cuda" else torch.float32
+    network = weights.load(found, device=on, dtype=dtype)
     return DeepSeekEngine(
         name=NAMES[found.config.version],
         model=f"{NAMES[found.config.version]}@{found.fingerprint[:12]}",
-        network=weights.load(found, device=device, dtype=dtype),
+        network=network,
         tokenizer=Tokenizer(found.folder / TOKENIZER_FILE),
-        sizes=sizes(found.config.language, dtype.itemsize),
+        sizes=sizes(found.config.language, dtype.itemsize, on),
         golden_text=found.notes.golden_text or golden.SENTENCE,
         output_tokens=found.notes.max_output_tokens or OUTPUT_TOKENS,
-        device={"device": "cpu", "dtype": "float32", "threads": str(torch.get_num_threads())},
+        device=facts(on, dtype),
     )
 
 
-def sizes(config: LanguageConfig, number_bytes: int) -> Sizes:
+def facts(on: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """What the engine runs on, in words."""
+    said = {"device": on.type, "dtype": str(dtype).removeprefix("torch.")}
+    if on.type == "cpu":
+        return said | {"threads": str(torch.get_num_threads())}
+    card = torch.cuda.get_device_properties(on)
+    memory = f"{card.total_memory / 1024**3:.0f} GiB"
+    return said | {"card": card.name, "uuid": f"GPU-{card.uuid}", "memory": memory}
+
+
+def sizes(config: LanguageConfig, number_bytes: int, on: torch.device) -> Sizes:
     """At least one page of the longest kind has room, and no more than all rows can use."""
+    base, affordable = CPU, CACHE_BYTES_ON_CPU
+    if on.type == "cuda":
+        base, affordable = CARD, torch.cuda.mem_get_info(on)[0] - WORK_BYTES_ON_CARD
     longest = blocks_for(config.max_position_embeddings)
     numbers = 2 * config.num_hidden_layers * config.hidden_size
-    affordable = CACHE_BYTES_ON_CPU // (numbers * number_bytes * BLOCK_TOKENS)
-    return Sizes(
-        rows=CPU.rows,
-        blocks=min(max(affordable, longest), CPU.rows * longest),
-        intake=CPU.intake,
-        burst=CPU.burst,
+    blocks = affordable // (numbers * number_bytes * BLOCK_TOKENS)
+    return replace(
+        base,
+        blocks=min(max(blocks, longest), base.rows * longest),
+        preparers=min(base.preparers, _cores_of_a_card() - CORES_FOR_ENGINE)
+        if base.preparers
+        else 0,
     )
+
+
+def _cores_of_a_card() -> int:
+    """Where there are few, preparing pages shares them with all else."""
+    cores = len(os.sched_getaffinity(0)) // max(1, torch.cuda.device_count())
+    return max(cores, CORES_FOR_ENGINE + 1)

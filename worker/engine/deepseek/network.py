@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worker.engine.deepseek import rotary
+from worker.engine.deepseek import rotary, transfer
 from worker.engine.deepseek.clip import Clip
 from worker.engine.deepseek.config import ModelConfig
 from worker.engine.deepseek.language import Attend, Layer
@@ -59,7 +59,7 @@ class Network(nn.Module):
 
     def see(self, pixels: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 to (B, n * n, C), with n a 64th of S."""
-        scaled = pixels.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        scaled = transfer.sent(pixels, self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         patches = self.model.sam_model(scaled.to(self.dtype))
         if self.config.version == 1:
             seen = self.model.vision_model(patches)

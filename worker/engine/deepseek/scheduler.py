@@ -21,6 +21,7 @@ class Sequence:
     max_output_tokens: int
     blocks: tuple[int, ...] = ()  # while it is admitted
     row: int | None = None
+    asked: int = 0  # tokens that the device was told to put out; `output` has them later
     output: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)  # of each token of the output
 
@@ -28,11 +29,6 @@ class Sequence:
     def reserved_tokens(self) -> int:
         """How many tokens it may come to."""
         return self.prompt_tokens + self.max_output_tokens
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens it has come to, the last of which may not be in the cache yet."""
-        return self.prompt_tokens + len(self.output)
 
 
 class Scheduler:
@@ -49,6 +45,11 @@ class Scheduler:
     def running(self) -> list[Sequence]:
         """Those that were admitted, in that order."""
         return list(self._running.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many are not admitted yet."""
+        return len(self._waiting)
 
     @property
     def most_tokens(self) -> int:

@@ -53,6 +53,7 @@ class Views:
     whole: Pixels
     tiles: tuple[Pixels, ...]
     grid: Grid  # columns and rows of tiles; (1, 1) means none
+    mode: Mode
     size: tuple[int, int]  # width and height of the page in pixels
 
 
@@ -95,7 +96,7 @@ def of(image: Image.Image, mode: Mode) -> Views:
     page = ImageOps.exif_transpose(image).convert("RGB")
     chosen = grid(*page.size, mode)
     tiles = () if chosen == (1, 1) else tuple(_tiles(page, mode.tile, chosen))
-    return Views(_whole(page, mode), tiles, chosen, page.size)
+    return Views(_whole(page, mode), tiles, chosen, mode, page.size)
 
 
 def _whole(page: Image.Image, mode: Mode) -> Pixels:
