@@ -31,13 +31,13 @@ KINDS: dict[Version, Any] = {
 }
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """The reference with the weights of the checkpoint, all of which it must take, and no more."""
     found = config.read(folder)
     model, report = KINDS[found.version].from_pretrained(
         folder,
         config=_config(found),
-        dtype=torch.float32,
+        dtype=dtype,
         attn_implementation="sdpa",
         output_loading_info=True,
     )
@@ -124,14 +124,20 @@ def _encoder(found: ModelConfig) -> dict[str, Any]:
 
 def inputs(views: Views, version: Version) -> dict[str, Any]:
     """The pictures of a page as the reference takes them."""
+    return inputs_of_all([views], version)
+
+
+def inputs_of_all(pages: Sequence[Views], version: Version) -> dict[str, Any]:
+    """The pictures of several pages, whose views of the whole have one size."""
+    tiles = [tile for page in pages for tile in page.tiles]
     given: dict[str, Any] = {
-        "pixel_values": _pixels([views.whole]),
-        "num_local_patches": [len(views.tiles)],
+        "pixel_values": _pixels([page.whole for page in pages]),
+        "num_local_patches": [len(page.tiles) for page in pages],
     }
-    if views.tiles:
-        given["pixel_values_local"] = _pixels(views.tiles)
+    if tiles:
+        given["pixel_values_local"] = _pixels(tiles)
     if version == 1:
-        given["patches_grid"] = [list(views.grid)]
+        given["patches_grid"] = [list(page.grid) for page in pages]
     return given
 
 

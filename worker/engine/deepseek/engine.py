@@ -31,6 +31,7 @@ from worker.engine.protocol import Delta, Done, Event, Failed, Read, Working
 
 IDLE_SECONDS = 0.05  # that a step with nothing else to do waits for a page to be prepared
 GATHER_SECONDS = 0.1  # that pages wait for each other, to be begun together
+GATHER_ROWS_SECONDS = 1.0  # and that rows do, of which there are fewer than pages that wait
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class DeepSeekEngine:
     def busy(self) -> bool:
         """Whether it holds a page."""
         return bool(self._held or self._new)
+
+    @property
+    def rows_in_use(self) -> int:
+        """How many pages are being read side by side."""
+        return len(self._scheduler.running)
 
     @property
     def free_blocks(self) -> int:
@@ -208,15 +214,18 @@ class DeepSeekEngine:
         return {sequence.id: self._held[sequence.id] for sequence in admitted}
 
     def _is_worth_beginning(self) -> bool:
-        """Several pages at once are begun in little more time than one: the others wait longer."""
+        """Several pages are begun in little more time than one, and meanwhile the others wait."""
         waiting, now = self._scheduler.waiting, time.monotonic()
-        if not waiting:
+        ready = min(waiting, self._scheduler.free_rows)
+        if not ready:
+            self._gathering_since = None
             return False
         if self._gathering_since is None:
             self._gathering_since = now
-        others = len(self._held) - waiting - len(self._scheduler.running)
-        is_full = waiting >= self._sizes.intake or not others
-        return is_full or now - self._gathering_since >= GATHER_SECONDS
+        others = len(self._new) + len(self._held) - waiting - len(self._scheduler.running)
+        is_all = ready == waiting and not others
+        patience = GATHER_SECONDS if ready == waiting else GATHER_ROWS_SECONDS
+        return ready >= self._sizes.intake or is_all or now - self._gathering_since >= patience
 
     def _begin(self, pages: list[_Page]) -> Iterator[Event]:
         """Begin pages together; where memory does not suffice, fewer, down to each by itself."""

@@ -52,6 +52,11 @@ class Scheduler:
         return len(self._waiting)
 
     @property
+    def free_rows(self) -> int:
+        """How many more could be admitted, if there are blocks for them."""
+        return len(self._free_rows)
+
+    @property
     def most_tokens(self) -> int:
         """What a page may reserve at most: the whole cache."""
         return self.pool.count * BLOCK_TOKENS

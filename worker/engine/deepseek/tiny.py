@@ -97,11 +97,12 @@ def _index(weights: dict[str, Tensor]) -> dict[str, Any]:
 def _weights(described: dict[str, Any], seed: int) -> dict[str, Tensor]:
     dice = torch.Generator().manual_seed(seed)
     shapes = layout.shapes(config.parse(described))
-    return {name: _drawn(name, shape, dice) for name, shape in shapes.items()}
+    return {name: drawn(name, shape, dice) for name, shape in shapes.items()}
 
 
-def _drawn(name: str, shape: tuple[int, ...], dice: torch.Generator) -> Tensor:
-    noise = torch.randn(shape, generator=dice)
+def drawn(name: str, shape: tuple[int, ...], dice: torch.Generator) -> Tensor:
+    """Random weights for the tensor of that official name, on the device of the dice."""
+    noise = torch.randn(shape, generator=dice, device=dice.device)
     if len(shape) == 1:
         return 0.1 * noise + ("norm" in name and name.endswith("weight"))
     if "embed_tokens" in name or "query_" in name:
