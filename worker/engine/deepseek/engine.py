@@ -159,8 +159,7 @@ class DeepSeekEngine:
             else:
                 self._held[request.id] = page
                 self._intake.put(request.id, request.image, page.mode)
-        has_work = self._scheduler.running or self._scheduler.waiting
-        for page_id, found in self._intake.take(0 if has_work else IDLE_SECONDS):
+        for page_id, found in self._intake.take(0 if self._scheduler.running else IDLE_SECONDS):
             yield from self._prepared(self._held[page_id], found)
 
     def _opened(self, request: Read) -> _Page:
