@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -31,7 +32,7 @@ from worker.engine.deepseek.tokens import Tokenizer
 from worker.engine.deepseek.views import MODES
 
 CONCURRENCY = (1, 32, 128, 256)
-PARTS = ("exact", "set", "modes", "peer")
+PARTS = ("exact", "set", "modes", "peer", "profile")
 
 
 class Benchmark:
@@ -61,7 +62,7 @@ class Benchmark:
                 modes = [mode for mode in ("tiny", "base", "gundam") if mode in self._modes]
                 self.keep("exact", exactness.check(self.folder, self.device, modes, 32))
             free_memory()
-        if {"set", "modes"} & set(self.given.parts):
+        if {"set", "modes", "profile"} & set(self.given.parts):
             self._ours()
             free_memory()
         if "peer" in self.given.parts:
@@ -87,14 +88,15 @@ class Benchmark:
                 serving.read(engine, pages.alike("gundam", 8, 16), 8)
                 hit: list[int] = []
                 with serving.counting_experts(network, hit):
-                    few = pages.alike("base", min(64, max(CONCURRENCY)), 10)
-                    serving.read(engine, few[: self.given.pages], 64)
-                self.keep("experts_hit", {"least": min(hit[-20:]), "most": max(hit)})
+                    serving.read(engine, pages.alike("base", max(self.given.at_once), 64), 256)
+                self.keep("experts_hit", {"median": statistics.median(hit), "most": max(hit)})
             with serving.random_outputs(network):
                 if "set" in self.given.parts:
                     self._the_set(engine)
                 if "modes" in self.given.parts:
                     self._each_mode(engine)
+                if "profile" in self.given.parts:
+                    print(serving.profile(engine, pages.alike("gundam", engine.slots, 700)))
         finally:
             engine.close()
 
@@ -109,13 +111,10 @@ class Benchmark:
     def _each_mode(self, engine: DeepSeekEngine) -> None:
         tokens = max(2, self.given.tokens // self.given.shrink)
         for mode in self._modes:
-            for at_once in CONCURRENCY:
-                count = max(at_once, 3) if at_once <= self.given.pages else 0
-                if count:
-                    run = serving.read(
-                        engine, pages.alike(mode, count, tokens), at_once, stream=True
-                    )
-                    self.keep(f"{mode} {at_once}", run.facts())
+            for at_once in self.given.at_once:
+                made = pages.alike(mode, max(at_once, 3), tokens)
+                run = serving.read(engine, made, at_once, stream=True)
+                self.keep(f"{mode} {at_once}", run.facts())
 
     # transformers
 
@@ -187,9 +186,10 @@ def main() -> None:
     parser.add_argument("--model", type=int, choices=[1, 2], default=1)
     parser.add_argument("--folder", type=Path, help="a checkpoint; a random one is made without")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:-1])
     parser.add_argument("--pages", type=int, default=200, help="of the mixed set")
     parser.add_argument("--tokens", type=int, default=200, help="of each page, mode by mode")
+    parser.add_argument("--at-once", type=int, nargs="+", default=CONCURRENCY)
     parser.add_argument("--peer-pages", type=int, default=128)
     parser.add_argument("--peer-batch", type=int, default=64)
     parser.add_argument("--shrink", type=int, default=1, help="divides all lengths, for a trial")
