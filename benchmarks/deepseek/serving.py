@@ -17,7 +17,7 @@ from shared.options import Task
 from worker.engine.deepseek.engine import DeepSeekEngine
 from worker.engine.deepseek.language import MixtureOfExperts
 from worker.engine.deepseek.network import Network
-from worker.engine.protocol import Delta, Done, Failed, PageOptions, Read
+from worker.engine.protocol import Delta, Done, Failed, PageOptions, Read, Working
 
 SETTLED_STEPS = 60  # after which all rows are taken, if there are pages for them
 MANY_ROWS = 64  # which use all experts, where they use them evenly
@@ -71,14 +71,15 @@ def read(
             engine.submit(_request(number, page, stream=stream))
         for event in engine.step():
             now = time.perf_counter() - start
-            if isinstance(event, Delta):
+            if isinstance(event, Working):
+                run.most_in_flight = max(run.most_in_flight, len(event.ids))
+            elif isinstance(event, Delta):
                 run.first_text.setdefault(event.id, now)
             elif isinstance(event, Done | Failed):
                 held.discard(event.id)
                 run.ended[event.id] = now
                 run.failed += isinstance(event, Failed)
                 run.output_tokens += pages[event.id].output_tokens
-        run.most_in_flight = max(run.most_in_flight, engine.rows_in_use)
     return run
 
 
