@@ -10,7 +10,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.1
 
 export PYTHON
 
-.PHONY: help demo up test parity fuzz fuzzapi overhead fairness queue chaos crashes drills outages rolling soak lock samples clean
+.PHONY: help demo up test parity fuzz fuzzapi overhead fairness queue gpu chaos crashes drills outages rolling soak lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -45,6 +45,9 @@ fairness: .venv/installed-dev ## Measure how long small jobs take behind large o
 
 queue: .venv/installed-dev ## Measure the queue with 200,000 waiting pages; JSON=PATH keeps it
 	@$(RUN) -m benchmarks.queue $(if $(JSON),--json "$(JSON)")
+
+gpu: .venv/installed-deepseek ## Measure DeepSeek-OCR on a card beside transformers: MODEL=1 JSON=PATH
+	@$(RUN) -m benchmarks.deepseek --model $(or $(MODEL),1) $(if $(JSON),--json "$(JSON)")
 
 chaos: .venv/installed-dev ## Break the platform at work and count: SEED=1 SEEDS=1 JOBS=1000 FAULTS=50 JSON=PATH
 	@$(RUN) -m benchmarks.chaos --seed $(or $(SEED),1) --seeds $(or $(SEEDS),1) \
