@@ -67,7 +67,7 @@ def sweeper() -> None:
 
 @click.group()
 def worker() -> None:
-    """Do work: `cpu` prepares and assembles, `engine` reads pages."""
+    """Do work: `cpu` prepares and assembles, `engine` reads pages, `gpu` does on every card."""
 
 
 @worker.command(cls=Process)
@@ -88,6 +88,18 @@ def engine(name: str) -> None:
 
     log.configure(f"worker-{name}")
     run_engine_worker(name)
+
+
+@worker.command(cls=Process)
+@click.option("--engine", "name", default="deepseek-ocr", show_default=True)
+def gpu(name: str) -> None:
+    """Keep a worker with that engine on every card that this process sees, each on its own."""
+    from deploy import cards  # noqa: PLC0415
+
+    try:
+        cards.run(name, lambda said: click.echo(said, err=True))
+    except cards.NoCards as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.command(cls=Process)
