@@ -46,7 +46,7 @@ def test_a_server_that_is_frozen_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     finally:
         os.kill(pid, signal.SIGCONT)
 
-    assert 0.9 < time.monotonic() - began < 4  # without the wait callback: for ever
+    assert 0.9 < time.monotonic() - began < 2
     monkeypatch.undo()  # a connection is made in more than a second, on a slow machine
     with mine() as session:
         assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
