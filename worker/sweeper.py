@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import structlog
+from sqlalchemy.orm import Session
 
 from shared import crash_point, failure, idempotency, jobs, storage, work, workers
 from shared.config import settings
@@ -23,18 +25,17 @@ from worker.pulse import Pulse
 
 log = structlog.get_logger()
 
+AFTER_AN_OUTAGE = float("inf")
+"""When leases may be judged while the database is away, or has not been heard yet."""
+
 
 class Sweeper:
     """Rounds of sweeping."""
 
     def __init__(self) -> None:
-        self._rescue_from = time.monotonic() + self._grace_seconds
+        self._rescue_from = AFTER_AN_OUTAGE
+        self._was_away = True
         self._pulse = Pulse("sweeper")
-
-    @property
-    def _grace_seconds(self) -> float:
-        """After an outage of the database every lease has run out, and every worker lives."""
-        return 2 * settings().heartbeat_seconds
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until told to stop; at once again after a round that did something."""
@@ -45,23 +46,28 @@ class Sweeper:
 
     def round(self) -> int:
         """Do each step once; how much there was to do."""
-        steps: list[Callable[[], int]] = [resend, end_overdue, expire, purge, check_tombstones]
-        if time.monotonic() >= self._rescue_from:
-            steps = [rescue, end_exhausted, *steps]
-        return sum(
-            self._guarded(step) for step in [*steps, forget_keys, forget_workers, self._tell]
-        )
+        self._was_away = False
+        steps = [resend, end_overdue, expire, purge, check_tombstones, forget_keys, forget_workers]
+        done = sum(self._guarded(step) for step in [*JUDGEMENTS, *steps, self._tell])
+        if self._was_away:
+            self._rescue_from = AFTER_AN_OUTAGE
+        elif self._rescue_from == AFTER_AN_OUTAGE:
+            # Every lease has run out, and every worker lives: they have time to say so.
+            self._rescue_from = time.monotonic() + 2 * settings().heartbeat_seconds
+        return done
 
     def _tell(self) -> int:
         self._pulse.full_round()
         return 0
 
     def _guarded(self, step: Callable[[], int]) -> int:
+        if step in JUDGEMENTS and (self._was_away or time.monotonic() < self._rescue_from):
+            return 0
         try:
             done = step()
         except DatabaseUnavailable as error:
             log.warning("sweep_paused", step=step.__name__, detail=error.detail)
-            self._rescue_from = time.monotonic() + self._grace_seconds
+            self._was_away = True
             self._pulse.no_round()
             return 0
         except Exception:
@@ -73,45 +79,61 @@ class Sweeper:
         return done
 
 
+@contextmanager
+def _answered() -> Iterator[Session]:
+    """A transaction that is undone, as in an outage, where leases ran out while it waited.
+
+    What is asked of a server that freezes is answered when it thaws, and before any heartbeat.
+    """
+    asked = time.monotonic()
+    with transaction() as session:
+        yield session
+        if time.monotonic() - asked >= settings().lease_seconds - settings().heartbeat_seconds:
+            raise DatabaseUnavailable("The database was silent for as long as a lease.")
+
+
 def rescue() -> int:
     """Queue work again whose lease ran out."""
-    with transaction() as session:
+    with _answered() as session:
         return work.rescue(session)
 
 
 def end_exhausted() -> int:
     """End work whose lease ran out once too often."""
-    with transaction() as session:
+    with _answered() as session:
         claims = work.exhausted(session)
     return sum(_end_if_still_overdue(claim) for claim in claims)
 
 
 def _end_if_still_overdue(claim: work.Claim) -> bool:
     """End work unless its holder has renewed the lease since it was looked at."""
-    with transaction() as session:
+    with _answered() as session:
         jobs.lock(session, claim.job_id)
         return work.is_overdue(session, claim) and failure.exhaust(session, claim)
 
 
+JUDGEMENTS = [rescue, end_exhausted]
+
+
 def resend() -> int:
     """Let work be sent again whose message came to nothing."""
-    with transaction() as session:
+    with _answered() as session:
         return work.resend(session)
 
 
 def end_overdue() -> int:
     """End jobs past their deadline."""
-    with transaction() as session:
+    with _answered() as session:
         overdue = jobs.overdue(session)
     for job_id in overdue:
-        with transaction() as session:
+        with _answered() as session:
             jobs.expire_deadline(session, job_id)
     return len(overdue)
 
 
 def expire() -> int:
     """Take away the bytes of jobs whose retention has ended."""
-    with transaction() as session:
+    with _answered() as session:
         outlived = jobs.outlived(session)
     return sum(_expire(job) for job in outlived)
 
@@ -122,14 +144,14 @@ def _expire(job: Job) -> bool:
     except DependencyUnavailable as error:
         return _postponed("expire", job.id, error)
     crash_point.reach("expire", "emptied")
-    with transaction() as session:
+    with _answered() as session:
         jobs.expire(session, job.id)
     return True
 
 
 def purge() -> int:
     """Take away objects and rows of deleted jobs."""
-    with transaction() as session:
+    with _answered() as session:
         deleted = jobs.deleted(session)
     return sum(_purge(job) for job in deleted)
 
@@ -140,7 +162,7 @@ def _purge(job: Job) -> bool:
     except DependencyUnavailable as error:
         return _postponed("purge", job.id, error)
     crash_point.reach("purge", "emptied")
-    with transaction() as session:
+    with _answered() as session:
         jobs.purge(session, job.id, objects=objects)
     return True
 
@@ -153,7 +175,7 @@ def _postponed(step: str, job_id: UUID, error: DependencyUnavailable) -> bool:
 
 def check_tombstones() -> int:
     """Look once more for objects that a late worker wrote after its job was purged."""
-    with transaction() as session:
+    with _answered() as session:
         tombstones = jobs.tombstones_to_check(session)
     return sum(_check(tombstone) for tombstone in tombstones)
 
@@ -163,18 +185,18 @@ def _check(tombstone: Tombstone) -> bool:
         objects = storage.delete_prefix(storage.job_prefix(tombstone.tenant, tombstone.job_id))
     except DependencyUnavailable as error:
         return _postponed("check_tombstones", tombstone.job_id, error)
-    with transaction() as session:
+    with _answered() as session:
         jobs.checked(session, tombstone, objects=objects)
     return True
 
 
 def forget_keys() -> int:
     """Take away keys of requests that were kept for long enough."""
-    with transaction() as session:
+    with _answered() as session:
         return idempotency.forget(session)
 
 
 def forget_workers() -> int:
     """Take workers out of the table that were not seen for long."""
-    with transaction() as session:
+    with _answered() as session:
         return workers.forget(session)

@@ -1,17 +1,32 @@
 """The sweeper: each step is safe to do twice, and none stops the others."""
 
+import time
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared import jobs, storage, work
+from shared.config import settings
 from shared.db import transaction
 from shared.errors import DependencyUnavailable
-from shared.models import Job, Tombstone
+from shared.models import Job, Tombstone, Work
 from shared.status import JobStatus, WorkKind
 from tests.factory import claimed, make_job, make_prepared, make_tenant, overdue, work_of
 from worker import sweeper
 from worker.sweeper import Sweeper
+
+
+def settle(monkeypatch: pytest.MonkeyPatch, **values: float) -> None:
+    changed = settings().model_copy(update=values)
+    for module in (sweeper, work):
+        monkeypatch.setattr(module, "settings", lambda: changed)
+
+
+def failures_of(unit: Work) -> int:
+    with transaction() as session:
+        query = text("SELECT failures FROM work WHERE id = :id")
+        return int(session.execute(query, {"id": unit.id}).scalar_one())
 
 
 def deleted_job() -> Job:
@@ -61,13 +76,53 @@ def test_a_store_that_is_away_stops_neither_rescue_nor_other_jobs(
     sweeping = Sweeper()
     sweeping._rescue_from = 0  # noqa: SLF001 - the grace after the start is over
     sweeping.round()
+    assert failures_of(unit) == 1
+
+
+def test_no_lease_is_judged_before_its_holder_could_renew_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settle(monkeypatch, heartbeat_seconds=0.2)
     with transaction() as session:
-        assert (
-            session.execute(
-                text("SELECT failures FROM work WHERE id = :id"), {"id": unit.id}
-            ).scalar()
-            == 1
-        )
+        _, [unit] = make_prepared(session, 1)
+        claimed(session, unit)
+        overdue(session)
+    sweeping = Sweeper()
+
+    sweeping.round()
+    sweeping.round()
+    assert failures_of(unit) == 0
+
+    time.sleep(2 * 0.2)
+    sweeping.round()
+    assert failures_of(unit) == 1
+
+
+@pytest.mark.parametrize("frozen", ["rescue", "resend"])
+def test_a_question_that_was_answered_after_a_freeze_blames_nobody(
+    monkeypatch: pytest.MonkeyPatch, frozen: str
+) -> None:
+    settle(monkeypatch, lease_seconds=0.6, heartbeat_seconds=0.1)
+    with transaction() as session:
+        _, [unit] = make_prepared(session, 1)
+        claimed(session, unit)
+    sweeping = Sweeper()
+    sweeping._rescue_from = 0  # noqa: SLF001 - the grace after the start is over
+    asked = getattr(work, frozen)
+
+    def thaw_late(session: Session) -> int:
+        time.sleep(0.6)  # the lease runs out before the database begins
+        return int(asked(session))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work, frozen, thaw_late)
+        sweeping.round()
+    sweeping.round()
+    assert failures_of(unit) == 0
+
+    time.sleep(2 * 0.1)
+    sweeping.round()
+    assert failures_of(unit) == 1
 
 
 def test_a_step_that_crashes_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
