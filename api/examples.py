@@ -37,6 +37,7 @@ PAGE: dict[str, Any] = {
     "needs_review": False,
     "engine": "paddle",
     "model": "pp-ocrv6-tiny",
+    "mode": None,
     "usage": _USAGE,
     "error": None,
 }

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.uploads import Upload
-from shared import audit, jobs, pages, sealing, storage
+from shared import abilities, audit, jobs, pages, sealing, storage
 from shared.audit import Action, Actor
 from shared.config import settings
 from shared.errors import (
@@ -23,7 +23,7 @@ from shared.errors import (
 )
 from shared.keys import Caller
 from shared.models import Job
-from shared.options import JobOptions, SubmitOptions
+from shared.options import JobOptions, Mode, SubmitOptions
 from shared.page_range import PageRange
 from shared.status import JobStatus, WorkStatus
 
@@ -148,6 +148,13 @@ def _again(old: Job, chosen: str, good: set[int]) -> set[int]:
 
 
 def _engine(options: JobOptions) -> str:
+    """Which engine reads; raises InvalidOptions where it cannot do what is asked."""
+    engine = _chosen_engine(options)
+    _check_ability(engine, options)
+    return engine
+
+
+def _chosen_engine(options: JobOptions) -> str:
     offered = settings().engines
     if options.engine == "auto":
         return offered[0]
@@ -155,6 +162,13 @@ def _engine(options: JobOptions) -> str:
         known = ", ".join(("auto", *offered))
         raise InvalidOptions(f"engine: {options.engine} is not offered here; there are {known}")
     return options.engine
+
+
+def _check_ability(engine: str, options: JobOptions) -> None:
+    able = abilities.of(engine)
+    if not able.has(options.mode):
+        known = ", ".join((Mode.AUTO, *able.modes))
+        raise InvalidOptions(f"mode: {engine} has no {options.mode}; there are {known}")
 
 
 def _sealed(options: SubmitOptions) -> bytes | None:

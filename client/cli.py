@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar, Unpack
+from typing import Any, NoReturn, TextIO, TypeVar, Unpack, get_args
 
 import click
 
@@ -17,7 +17,7 @@ from client.errands import Errand
 from client.errors import OctavoError
 from client.exit_codes import ExitCode
 from client.lines import line_of_job, line_of_page
-from client.models import JOB_ID_PATTERN, Options
+from client.models import JOB_ID_PATTERN, Mode, Options
 from client.sdk import Octavo
 from client.server_commands import WithServerCommands
 from client.terminal import Notices, say_error, write_line, write_result
@@ -155,6 +155,7 @@ def _metadata(
 @_ending
 @click.option("--pages", metavar="RANGE", help="Which pages to read, such as 1-3,5,8-.")
 @click.option("--engine", help="Which engine reads; the server chooses where it is not given.")
+@click.option("--mode", type=click.Choice(get_args(Mode)), help="How closely to look at a page.")
 @click.option("--task", type=click.Choice(["markdown", "text"]), help="What to make of a page.")
 @click.option(
     "--priority",

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal["markdown", "text"]
+Mode = Literal["auto", "tiny", "small", "base", "large", "gundam"]
 Priority = Literal["interactive", "batch"]
 ResultFormat = Literal["markdown", "text", "json"]
 
@@ -27,6 +28,7 @@ class Options(TypedDict, total=False):
     """What may be asked of a job; what is left out, or None, the server chooses."""
 
     task: Task | None
+    mode: Mode | None  # how closely pages are looked at, by engines that have modes
     engine: str | None
     pages: str | None  # from 1: `1-3,5,8-`
     priority: Priority | None
@@ -201,6 +203,7 @@ class DocumentPage(_Answer):
     needs_review: bool = False
     engine: str | None = None
     model: str | None = None
+    mode: str | None = None  # how closely it was looked at
     usage: Usage = Usage()
     error: Problem | None = None
 

@@ -90,6 +90,10 @@ class Recognition(_Value):
 
     engine: str
     model: str
+    mode: str | None = Field(
+        default=None,
+        description="How closely it was looked at; null where the engine has no modes.",
+    )
     markdown: str
     text: str
     blocks: list[Block]
@@ -152,6 +156,10 @@ class DocumentPage(_Value):
     needs_review: bool = False
     engine: str | None = None
     model: str | None = None
+    mode: str | None = Field(
+        default=None,
+        description="How closely it was looked at; null where the engine has no modes.",
+    )
     usage: Usage = Usage()
     error: ProblemFacts | None = None
 
@@ -184,6 +192,7 @@ class DocumentPage(_Value):
             needs_review=needs_review,
             engine=recognition.engine,
             model=recognition.model,
+            mode=recognition.mode,
             usage=recognition.usage,
         )
 

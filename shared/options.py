@@ -22,6 +22,17 @@ class Task(StrEnum):
     TEXT = "text"
 
 
+class Mode(StrEnum):
+    """How closely a page is looked at, from few tokens to many. Engines without modes ignore it."""
+
+    AUTO = "auto"  # by the page: how small its letters are, and how many
+    TINY = "tiny"
+    SMALL = "small"
+    BASE = "base"
+    LARGE = "large"
+    GUNDAM = "gundam"  # the page, and tiles of it
+
+
 class JobOptions(BaseModel):
     """The options of one job."""
 
@@ -32,6 +43,10 @@ class JobOptions(BaseModel):
         default="auto",
         pattern=r"^[a-z0-9-]{1,32}$",
         description="Which engine reads the pages; `auto` leaves it to the platform.",
+    )
+    mode: Mode = Field(
+        default=Mode.AUTO,
+        description="How closely the pages are looked at, by engines that have modes.",
     )
     pages: str | None = Field(
         default=None,

@@ -77,6 +77,7 @@ _REQUEST_BODY: dict[str, Any] = {
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "task": {"$ref": "#/components/schemas/Task"},
+    "mode": {"$ref": "#/components/schemas/Mode"},
     "engine": {"type": "string", "pattern": "^[a-z0-9-]{1,32}$"},
     "pages": {"type": "string", "maxLength": MAX_LENGTH},
     "priority": {"$ref": "#/components/schemas/Lane"},

@@ -19,7 +19,7 @@ def test_a_document_is_read_by_deepseek_ocr(tiny: Tiny, tmp_path: Path) -> None:
         Platform(tmp_path, engine="deepseek-ocr", settings=settings) as platform,
         Octavo(platform.url, platform.api_key) as octavo,
     ):
-        submitted = octavo.submit(io.BytesIO(documents.pdf(pages=3)), name="a.pdf")
+        submitted = octavo.submit(io.BytesIO(documents.pdf(pages=3)), name="a.pdf", mode="gundam")
         job = octavo.wait(submitted.id, timeout=240)
         pages = list(octavo.pages(job.id))
         document = octavo.document(job.id)
@@ -27,6 +27,7 @@ def test_a_document_is_read_by_deepseek_ocr(tiny: Tiny, tmp_path: Path) -> None:
     assert job.status == "succeeded"
     assert [page.status for page in pages] == ["succeeded"] * 3
     assert [page.engine for page in document.pages] == ["deepseek-ocr"] * 3
+    assert [page.mode for page in document.pages] == ["gundam"] * 3
     assert [page.usage.vision_tokens for page in document.pages] == [903] * 3
     assert all(page.text and page.needs_review for page in document.pages)
     assert {page.finish_reason for page in document.pages} <= {"length", "repetition"}

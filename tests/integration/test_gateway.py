@@ -103,6 +103,13 @@ class TestSubmitting:
         assert (job["source"]["name"], job["options"]["task"]) == ("scan.pdf", "text")
         assert job["metadata"] == {"k": "v"}
 
+    def test_a_mode_is_kept_and_auto_is_the_default(self, gateway: TestClient) -> None:
+        assert submit(gateway)["options"]["mode"] == "auto"
+        assert submit(gateway, mode="gundam")["options"]["mode"] == "gundam"
+
+    def test_an_engine_without_modes_ignores_them(self, gateway: TestClient) -> None:
+        assert submit(gateway, engine="paddle", mode="tiny")["options"]["mode"] == "tiny"
+
     def test_multipart_takes_options_as_fields(self, gateway: TestClient) -> None:
         answer = gateway.post(
             "/v1/jobs",
@@ -185,6 +192,7 @@ class TestSubmitting:
             {"pages": "3-1"},
             {"pages": "1,,2"},
             {"engine": "abacus"},
+            {"mode": "huge"},
             {"priority": "now"},
             {"metadata.a b": "c"},
             {"metadata.a": "\x00"},

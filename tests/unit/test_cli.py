@@ -113,6 +113,7 @@ def test_submit_prints_the_ids_of_the_jobs_one_a_line(
 def test_submit_sends_what_was_asked_for(gateway: Gateway, octavo: Octavo, document: Path) -> None:
     accepts(gateway)
     options = ["--pages", "1-3", "--engine", "tiny", "--task", "text", "--priority", "batch"]
+    options += ["--mode", "gundam"]
 
     result = octavo("submit", document, *options, "--metadata", "case=A=17", "--metadata", "by=")
 
@@ -122,6 +123,7 @@ def test_submit_sends_what_was_asked_for(gateway: Gateway, octavo: Octavo, docum
         "pages": "1-3",
         "engine": "tiny",
         "task": "text",
+        "mode": "gundam",
         "priority": "batch",
         "metadata": {"case": "A=17", "by": ""},
     }

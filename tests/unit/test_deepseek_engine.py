@@ -107,6 +107,14 @@ def test_a_mode_makes_its_number_of_tokens(engine: DeepSeekEngine) -> None:
         assert (page.usage.vision_tokens, page.usage.output_tokens) == (tokens, 1)
 
 
+def test_auto_chooses_by_the_page_and_says_what(engine: DeepSeekEngine) -> None:
+    blank = jpeg(Image.new("RGB", (620, 877), "white"))
+    page = alone(engine, request(1, blank, mode="auto", tokens=1))
+
+    assert (page.mode, page.usage.vision_tokens) == ("base", 273)
+    assert alone(engine, request(2, mode="tiny", tokens=1)).mode == "tiny"
+
+
 def test_a_page_that_has_no_limit_of_its_own_has_the_engines(engine: DeepSeekEngine) -> None:
     assert alone(engine, request(1, tokens=None)).usage.output_tokens == 120
 

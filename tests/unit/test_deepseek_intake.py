@@ -17,15 +17,15 @@ from shared.document import FinishReason
 from shared.errors import InternalError, OctavoError, PageUnreadable
 from tests.conftest import Tiny
 from tests.unit.test_deepseek_engine import PAGES, events, noise, recognitions, request
-from worker.engine import images
-from worker.engine.deepseek import checkpoint, encoder, intake, machine, views
+from worker.engine import golden, images
+from worker.engine.deepseek import checkpoint, choice, encoder, intake, machine, views
 from worker.engine.deepseek import engine as engine_module
 from worker.engine.deepseek.engine import DeepSeekEngine
 from worker.engine.deepseek.intake import Crew, CrewLost
 from worker.engine.deepseek.views import MODES, Views
 from worker.engine.protocol import Failed
 
-GUNDAM = MODES[1]["gundam"]
+GUNDAM = {"gundam": MODES[1]["gundam"]}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def taken(crew: Crew, count: int) -> dict[int, Views | OctavoError]:
 
 def test_a_page_prepared_elsewhere_is_the_same_to_the_bit(crew: Crew) -> None:
     for number, mode in enumerate(("gundam", "tiny")):
-        crew.put(number, PAGES[number], MODES[1][mode])
+        crew.put(number, PAGES[number], {mode: MODES[1][mode]})
     assert crew.room == 0
 
     found = taken(crew, 2)
@@ -59,6 +59,16 @@ def test_a_page_prepared_elsewhere_is_the_same_to_the_bit(crew: Crew) -> None:
         assert np.array_equal(there.whole, here.whole)
         assert len(there.tiles) == len(here.tiles)
         assert all(map(np.array_equal, there.tiles, here.tiles))
+
+
+def test_a_crew_chooses_the_mode_by_the_page(crew: Crew) -> None:
+    crew.put(1, golden.image(), MODES[1])
+
+    found = taken(crew, 1)[1]
+
+    assert isinstance(found, Views)
+    assert found.mode == choice.among(MODES[1], images.decoded(golden.image()))
+    assert found.mode != MODES[1]["gundam"]
 
 
 def test_views_stay_what_they_are_when_the_next_page_comes(crew: Crew) -> None:

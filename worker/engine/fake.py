@@ -239,6 +239,7 @@ def _recognition(page: _Page) -> dict[str, object]:
     return {
         "engine": FakeEngine.name,
         "model": FakeEngine.model,
+        "mode": _mode(page.request.options.mode),
         "markdown": text,
         "text": text,
         "blocks": [
@@ -259,6 +260,10 @@ def _recognition(page: _Page) -> dict[str, object]:
             "engine_seconds": round(time.monotonic() - page.begun_at, 3),
         },
     }
+
+
+def _mode(asked: str | None) -> str:
+    return "base" if asked in (None, "auto") else asked
 
 
 def build() -> FakeEngine:

@@ -44,7 +44,7 @@ class PageOptions:
     __pydantic_config__ = _STRICT
 
     task: Task
-    mode: str | None = None  # tiny, small, base, large, gundam; None: the engine chooses
+    mode: str | None = None  # a shared.options.Mode; None: the engine's usual one
     prompt: str | None = None
     languages: tuple[str, ...] = ()
     max_output_tokens: int | None = None

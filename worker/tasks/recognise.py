@@ -50,7 +50,10 @@ def _read(held: Held, assignment: _Assignment) -> None:
         image = storage.get(assignment.image_key)
     except storage.ObjectMissing as error:
         raise PageUnreadable("The page's image is gone from the store.") from error
-    reading = process.engine().submit(image, task=assignment.options.task, among=held.claim.among)
+    asked = assignment.options
+    reading = process.engine().submit(
+        image, task=asked.task, mode=asked.mode, among=held.claim.among
+    )
     held.progressed, held.give_up = reading.progressed, reading.cancel
     recognition = reading.result()
     crash_point.reach("recognise", "read")

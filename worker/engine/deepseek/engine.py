@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +29,7 @@ from worker.engine.deepseek.tokens import END, Tokenizer
 from worker.engine.deepseek.views import MODES, Mode, Views
 from worker.engine.protocol import Delta, Done, Event, Failed, Read, Working
 
+AUTO = "auto"
 IDLE_SECONDS = 0.05  # that a step with nothing else to do waits for a page to be prepared
 GATHER_SECONDS = 0.1  # that pages wait for each other, to be begun together
 GATHER_ROWS_SECONDS = 1.0  # and that rows do, of which there are fewer than pages that wait
@@ -53,11 +54,12 @@ class _Page:
 
     request: Read
     use: Use
-    mode: Mode
+    modes: Mapping[str, Mode]  # one, or those to choose from
     stream: TextStream
     loops: LoopWatch = field(default_factory=LoopWatch)
     views: Views | None = None  # once it is prepared, until it is begun
     size: tuple[int, int] = (0, 0)
+    mode: str | None = None  # that it was cut by
     prompt: list[int] = field(default_factory=list)
     sequence: Sequence | None = None  # once it waits for admission
     vision_tokens: int = 0
@@ -158,7 +160,7 @@ class DeepSeekEngine:
                 yield Failed(request.id, error.code, error.detail)
             else:
                 self._held[request.id] = page
-                self._intake.put(request.id, request.image, page.mode)
+                self._intake.put(request.id, request.image, page.modes)
         for page_id, found in self._intake.take(0 if self._scheduler.running else IDLE_SECONDS):
             yield from self._prepared(self._held[page_id], found)
 
@@ -166,17 +168,20 @@ class DeepSeekEngine:
         """The page with what it is read for. Raises InvalidOptions."""
         use = prompts.use_of(request.options)
         page = _Page(
-            request, use, self._mode(request.options.mode), TextStream(self._tokenizer, use)
+            request, use, self._modes(request.options.mode), TextStream(self._tokenizer, use)
         )
         page.touched_at = time.monotonic()
         return page
 
-    def _mode(self, name: str | None) -> Mode:
+    def _modes(self, name: str | None) -> Mapping[str, Mode]:
         modes = MODES[self._network.config.version]
-        found = modes.get(name or views.DEFAULT_MODE)
-        if found is None:
-            raise InvalidOptions(f"mode: {self.name} has no {name}; there are {', '.join(modes)}")
-        return found
+        if name == AUTO:
+            return modes
+        name = name or views.DEFAULT_MODE
+        if name not in modes:
+            known = ", ".join((AUTO, *modes))
+            raise InvalidOptions(f"mode: {self.name} has no {name}; there are {known}")
+        return {name: modes[name]}
 
     def _prepared(self, page: _Page, found: Views | OctavoError) -> Iterator[Event]:
         """Let a page wait for its admission, or end it."""
@@ -190,7 +195,7 @@ class DeepSeekEngine:
 
     def _wait(self, page: _Page, cut: Views) -> None:
         """Raises InvalidOptions where its prompt has no room."""
-        page.views, page.size = cut, cut.size
+        page.views, page.size, page.mode = cut, cut.size, views.name_of(cut.mode, page.modes)
         page.vision_tokens = views.tokens(self._network.config.version, cut.mode, cut.grid)
         words = page.request.options.prompt or ""
         page.prompt = prompts.ids(self._tokenizer, page.use, images=page.vision_tokens, words=words)
@@ -274,7 +279,7 @@ class DeepSeekEngine:
         recognition = recognised.recognition(
             output, self._tokenizer, engine=self.name, model=self.model
         )
-        return Done.of(page.request, recognition)
+        return Done.of(page.request, recognition.model_copy(update={"mode": page.mode}))
 
     def _output(self, page: _Page, sequence: Sequence, *, loops: bool) -> Output:
         """Without the end token, and without what a loop only repeats."""

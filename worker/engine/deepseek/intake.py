@@ -13,8 +13,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from shared.errors import InternalError, OctavoError, PageUnreadable
 from worker.engine import images
-from worker.engine.deepseek import views
+from worker.engine.deepseek import choice, views
 from worker.engine.deepseek.views import MODES, Mode, Pixels, Views
 
 PREPARER = ("-m", "worker.engine.deepseek.preparer")
@@ -49,8 +49,8 @@ class Intake(Protocol):
     def room(self) -> int:
         """How many more pages it can begin now."""
 
-    def put(self, page_id: int, image: bytes, mode: Mode) -> None:
-        """Begin a page, for which there must be room."""
+    def put(self, page_id: int, image: bytes, modes: Mapping[str, Mode]) -> None:
+        """Begin a page, for which there must be room; of several modes, by what it shows."""
 
     def take(self, patience_seconds: float) -> list[Prepared]:
         """The pages that are done; where none is, those that are within the patience."""
@@ -73,10 +73,11 @@ class Here:
         """How many more pages it can begin now."""
         return int(not self._done)
 
-    def put(self, page_id: int, image: bytes, mode: Mode) -> None:
+    def put(self, page_id: int, image: bytes, modes: Mapping[str, Mode]) -> None:
         """Prepare a page."""
         try:
-            self._done.append((page_id, views.of(images.decoded(image), mode)))
+            page = images.decoded(image)
+            self._done.append((page_id, views.of(page, choice.among(modes, page))))
         except OctavoError as error:
             self._done.append((page_id, error))
 
@@ -122,11 +123,11 @@ class Crew:
         """How many more pages it can begin now."""
         return sum(hand.page is None for hand in self._hands)
 
-    def put(self, page_id: int, image: bytes, mode: Mode) -> None:
+    def put(self, page_id: int, image: bytes, modes: Mapping[str, Mode]) -> None:
         """Begin a page, for which there must be room."""
         hand = next(hand for hand in self._hands if hand.page is None)
         hand.page = page_id
-        order = {"side": mode.side, "tile": mode.tile, "most_tiles": mode.most_tiles}
+        order = {name: asdict(mode) for name, mode in modes.items()}
         try:
             hand.line.send_bytes(json.dumps(order).encode())
             hand.line.send_bytes(image)

@@ -6,7 +6,7 @@ another filter, or the aspect ratio kept in tiles, costs accuracy that no test o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ MODES: dict[Version, dict[str, Mode]] = {
     2: {"base": Mode(1024), "gundam": Mode(1024, 768, 6)},
 }
 DEFAULT_MODE = "gundam"
+
+
+def name_of(mode: Mode, modes: Mapping[str, Mode]) -> str:
+    """What a mode is called among others."""
+    return next(name for name, one in modes.items() if one == mode)
 
 
 @dataclass(frozen=True)

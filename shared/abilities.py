@@ -1,0 +1,31 @@
+"""What can be asked of each engine. The gateway refuses the rest before it takes a byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.options import Mode
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What an engine can be asked for."""
+
+    modes: tuple[Mode, ...] = ()  # from few tokens to many; none: it ignores the option
+
+    def has(self, mode: Mode) -> bool:
+        """Whether a job may ask for this mode."""
+        return mode is Mode.AUTO or not self.modes or mode in self.modes
+
+
+_FIVE = (Mode.TINY, Mode.SMALL, Mode.BASE, Mode.LARGE, Mode.GUNDAM)
+_OF = {
+    "deepseek-ocr": Abilities(modes=_FIVE),
+    "deepseek-ocr-2": Abilities(modes=(Mode.BASE, Mode.GUNDAM)),
+    "fake": Abilities(modes=_FIVE),
+}
+
+
+def of(engine: str) -> Abilities:
+    """What that engine can be asked for."""
+    return _OF.get(engine, Abilities())
