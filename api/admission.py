@@ -69,6 +69,10 @@ class Admission:
         with self._lock:
             return known.bucket.take(known.standing.quota.requests_per_second)
 
+    def may_prompt(self, tenant: UUID) -> bool:
+        """Whether a tenant may send prompts of its own."""
+        return self._tenants[tenant].standing.custom_prompts
+
     def refusal(self, tenant: UUID, *, more_bytes: int = 0) -> OctavoError | None:
         """Why a tenant's new job would not be taken now: 429 or 503, or None."""
         standing = self._tenants[tenant].standing

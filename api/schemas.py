@@ -32,6 +32,8 @@ _JOB: dict[str, Any] = {
     "source": _SOURCE,
     "options": {
         "task": "markdown",
+        "phrase": None,
+        "prompt": None,
         "mode": "auto",
         "engine": "auto",
         "pages": "1-12",
@@ -229,6 +231,7 @@ class Limits(BaseModel):
                     "open_pages": {"limit": 200000, "used": 212},
                     "stored_bytes": {"limit": 107374182400, "used": 1843200},
                     "requests_per_second": 500,
+                    "custom_prompts": False,
                 }
             ]
         }
@@ -238,6 +241,7 @@ class Limits(BaseModel):
     open_pages: Allowance
     stored_bytes: Allowance
     requests_per_second: float = Field(description="At each gateway.")
+    custom_prompts: bool = Field(description="Whether you may ask by `task: custom`.")
 
 
 class Health(BaseModel):

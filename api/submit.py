@@ -19,20 +19,26 @@ from shared.errors import (
     JobNotFinished,
     NothingToRetry,
     OctavoError,
+    PromptNotAllowed,
     ResultExpired,
 )
 from shared.keys import Caller
 from shared.models import Job
-from shared.options import JobOptions, Mode, SubmitOptions
+from shared.options import JobOptions, Mode, SubmitOptions, Task
 from shared.page_range import PageRange
 from shared.status import JobStatus, WorkStatus
 
 NAME_CHARACTERS = 255
 
 
-def check(options: SubmitOptions) -> None:
-    """Raise InvalidOptions for what this deployment does not offer, before a byte is taken."""
+def check(options: JobOptions, *, may_prompt: bool) -> None:
+    """Refuse, before a byte is taken, what is not offered here, or not to this tenant.
+
+    Raises InvalidOptions and PromptNotAllowed.
+    """
     _engine(options)
+    if options.task is Task.CUSTOM and not may_prompt:
+        raise PromptNotAllowed
 
 
 @contextmanager
@@ -91,18 +97,21 @@ def retry(
     job_id: UUID,
     chosen: str,
     password: str | None,
+    may_prompt: bool,
     actor: Actor,
 ) -> Job:
     """A new job that reads pages of a finished one again and takes its other good pages over.
 
     The document must lie under the new job's key already, and `old` be locked, so that it does not
-    expire meanwhile. Raises JobNotFinished, NothingToRetry, ResultExpired.
+    expire meanwhile. Raises JobNotFinished, NothingToRetry, ResultExpired, and what `check` does.
     """
     if old is None or old.status is JobStatus.EXPIRED:
         raise ResultExpired("The document is gone; submit it again.")
     if not old.status.is_final:
         raise JobNotFinished
     good = set(pages.numbers(session, old.id, WorkStatus.SUCCEEDED))
+    options = JobOptions.model_validate(old.options)
+    check(options, may_prompt=may_prompt)
     again = _again(old, chosen, good)
     if old.pages_total is not None and not again:
         raise NothingToRetry
@@ -110,7 +119,7 @@ def retry(
         id=job_id,
         tenant=old.tenant,
         options=old.options,
-        engine=_engine(JobOptions.model_validate(old.options)),
+        engine=_engine(options),
         priority=old.priority,
         user_metadata=old.user_metadata,
         source_name=old.source_name,
@@ -166,6 +175,9 @@ def _chosen_engine(options: JobOptions) -> str:
 
 def _check_ability(engine: str, options: JobOptions) -> None:
     able = abilities.of(engine)
+    if options.task not in able.tasks:
+        known = ", ".join(task for task in Task if task in able.tasks)
+        raise InvalidOptions(f"task: {engine} has no {options.task}; there are {known}")
     if not able.has(options.mode):
         known = ", ".join((Mode.AUTO, *able.modes))
         raise InvalidOptions(f"mode: {engine} has no {options.mode}; there are {known}")

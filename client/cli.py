@@ -17,7 +17,7 @@ from client.errands import Errand
 from client.errors import OctavoError
 from client.exit_codes import ExitCode
 from client.lines import line_of_job, line_of_page
-from client.models import JOB_ID_PATTERN, Mode, Options
+from client.models import JOB_ID_PATTERN, Mode, Options, Task
 from client.sdk import Octavo
 from client.server_commands import WithServerCommands
 from client.terminal import Notices, say_error, write_line, write_result
@@ -155,8 +155,10 @@ def _metadata(
 @_ending
 @click.option("--pages", metavar="RANGE", help="Which pages to read, such as 1-3,5,8-.")
 @click.option("--engine", help="Which engine reads; the server chooses where it is not given.")
+@click.option("--phrase", help="With --task locate: the words to look for.")
+@click.option("--prompt", help="With --task custom: what to ask; only some tenants may.")
 @click.option("--mode", type=click.Choice(get_args(Mode)), help="How closely to look at a page.")
-@click.option("--task", type=click.Choice(["markdown", "text"]), help="What to make of a page.")
+@click.option("--task", type=click.Choice(get_args(Task)), help="What to make of a page.")
 @click.option(
     "--priority",
     type=click.Choice(["interactive", "batch"]),

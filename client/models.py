@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Task = Literal["markdown", "text"]
+Task = Literal["markdown", "text", "figure", "describe", "locate", "custom"]
 Mode = Literal["auto", "tiny", "small", "base", "large", "gundam"]
 Priority = Literal["interactive", "batch"]
 ResultFormat = Literal["markdown", "text", "json"]
@@ -28,6 +28,8 @@ class Options(TypedDict, total=False):
     """What may be asked of a job; what is left out, or None, the server chooses."""
 
     task: Task | None
+    phrase: str | None  # with `locate`: the words to look for
+    prompt: str | None  # with `custom`, where the tenant may
     mode: Mode | None  # how closely pages are looked at, by engines that have modes
     engine: str | None
     pages: str | None  # from 1: `1-3,5,8-`

@@ -55,6 +55,7 @@ def list_tenants() -> None:
                 f"pages {found.open_pages}/{quota.open_pages}  "
                 f"bytes {found.stored_bytes}/{quota.stored_bytes}  "
                 f"requests/s {quota.requests_per_second:g}  weight {found.weight:g}"
+                f"{'  custom prompts' if found.custom_prompts else ''}"
             )
 
 
@@ -65,11 +66,14 @@ def list_tenants() -> None:
 @click.option("--stored-bytes", "max_stored_bytes", type=_COUNT, help="Of documents in the store.")
 @click.option("--requests", "max_requests_per_second", type=_RATE, help="A second, at a gateway.")
 @click.option("--busy", "max_busy", type=click.IntRange(1), help="Work sent or running at once.")
+@click.option(
+    "--custom-prompts/--no-custom-prompts", help="Whether it may send prompts of its own."
+)
 @click.option("--weight", type=click.FloatRange(0, min_open=True), help="Of its share of workers.")
 def limit(tenant: str, **given: float | None) -> None:
     """Set limits of TENANT. Gateways know within a second.
 
-    `default`, for all but the last two, goes back to what the settings say.
+    `default`, for the first four, goes back to what the settings say.
     """
     source = click.get_current_context().get_parameter_source
     chosen = {name: value for name, value in given.items() if source(name) is COMMANDLINE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.options import Mode
+from shared.options import Mode, Task
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,7 @@ class Abilities:
     """What an engine can be asked for."""
 
     modes: tuple[Mode, ...] = ()  # from few tokens to many; none: it ignores the option
+    tasks: frozenset[Task] = frozenset({Task.MARKDOWN, Task.TEXT})
 
     def has(self, mode: Mode) -> bool:
         """Whether a job may ask for this mode."""
@@ -19,10 +20,12 @@ class Abilities:
 
 
 _FIVE = (Mode.TINY, Mode.SMALL, Mode.BASE, Mode.LARGE, Mode.GUNDAM)
+_EVERY_TASK = frozenset(Task)
 _OF = {
-    "deepseek-ocr": Abilities(modes=_FIVE),
-    "deepseek-ocr-2": Abilities(modes=(Mode.BASE, Mode.GUNDAM)),
-    "fake": Abilities(modes=_FIVE),
+    "deepseek-ocr": Abilities(_FIVE, _EVERY_TASK),
+    "deepseek-ocr-2": Abilities((Mode.BASE, Mode.GUNDAM), _EVERY_TASK),
+    "fake": Abilities(_FIVE, _EVERY_TASK),
+    "remote": Abilities(tasks=_EVERY_TASK),  # its server has one way to look at a page
 }
 
 

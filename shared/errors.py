@@ -93,6 +93,13 @@ class MissingScope(OctavoError):
     status = 403
 
 
+class PromptNotAllowed(OctavoError):
+    """The tenant may not send prompts of its own."""
+
+    code = "prompt_not_allowed"
+    status = 403
+
+
 class NotFound(OctavoError):
     """There is no such thing, or it is not yours."""
 

@@ -63,6 +63,7 @@ class Tenant(Model):
     name: Mapped[str] = mapped_column(unique=True)
     weight: Mapped[float] = mapped_column(Float, server_default="1")  # of its share of the workers
     max_busy: Mapped[int] = mapped_column(server_default="10000")  # work sent or running at once
+    custom_prompts: Mapped[bool] = mapped_column(server_default=text("false"))  # may send them
     # Its quota; where None, what the settings say (shared/quotas.py).
     max_open_jobs: Mapped[int | None]
     max_open_pages: Mapped[int | None]

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from shared.page_range import PageRange
 from shared.status import Lane
@@ -15,11 +23,18 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x
 Metadata = dict[MetadataKey, MetadataValue]
 
 
+Words = Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
+
+
 class Task(StrEnum):
-    """What the engine is to make of a page. Engines without prompts read MARKDOWN and TEXT."""
+    """What the engine is to make of a page. Engines without prompts know the first two."""
 
     MARKDOWN = "markdown"
     TEXT = "text"
+    FIGURE = "figure"  # a chart as a table, a formula, a drawing
+    DESCRIBE = "describe"
+    LOCATE = "locate"  # where the words of `phrase` stand
+    CUSTOM = "custom"  # whatever `prompt` asks, where the tenant may
 
 
 class Mode(StrEnum):
@@ -39,6 +54,14 @@ class JobOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: Task = Task.MARKDOWN
+    phrase: Words | None = Field(
+        default=None, max_length=500, description="With `task: locate`: the words to look for."
+    )
+    prompt: Words | None = Field(
+        default=None,
+        max_length=4_000,
+        description="With `task: custom`: what is asked. Only some tenants may.",
+    )
     engine: str = Field(
         default="auto",
         pattern=r"^[a-z0-9-]{1,32}$",
@@ -62,6 +85,18 @@ class JobOptions(BaseModel):
         description="Your own words, given back with the job.",
         examples=[{"case": "A-17"}],
     )
+
+    @property
+    def words(self) -> str | None:
+        """What the asker says in words of their own, if anything."""
+        return self.phrase or self.prompt
+
+    @model_validator(mode="after")
+    def _words_belong_to_their_task(self) -> Self:
+        for name, task in (("phrase", Task.LOCATE), ("prompt", Task.CUSTOM)):
+            if (self.task is task) is (getattr(self, name) is None):
+                raise ValueError(f"`{name}` and `task: {task}` go together")
+        return self
 
     @field_validator("pages")
     @classmethod

@@ -41,6 +41,7 @@ class Standing:
 
     quota: Quota
     weight: float
+    custom_prompts: bool = False
     open_jobs: int = 0
     open_pages: int = 0
     stored_bytes: int = 0
@@ -113,4 +114,5 @@ def _standing(row: Row[Any]) -> Standing:
         stored_bytes=row.max_stored_bytes or default.max_stored_bytes,
         requests_per_second=row.max_requests_per_second or default.max_requests_per_second,
     )
-    return Standing(quota, row.weight, row.jobs or 0, row.pages or 0, row.bytes or 0)
+    had = (row.jobs or 0, row.pages or 0, row.bytes or 0)
+    return Standing(quota, row.weight, row.custom_prompts, *had)

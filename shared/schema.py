@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest revision under migrations/versions; a test holds them equal."""
 
 

@@ -36,6 +36,7 @@ from shared.errors import (
     NotFound,
     NothingToRetry,
     Overloaded,
+    PromptNotAllowed,
     QuotaExceeded,
     RateLimited,
     RequestTooLarge,
@@ -175,6 +176,7 @@ def cancel_job(
             NotFound,
             JobNotFinished,
             NothingToRetry,
+            PromptNotAllowed,
             InvalidPageRange,
             IdempotencyInFlight,
             IdempotencyMismatch,
@@ -264,6 +266,7 @@ def _retry(
                 job_id=new,
                 chosen=asked.pages,
                 password=asked.password,
+                may_prompt=admission.may_prompt(caller.tenant),
                 actor=actor,
             )
             job = present.job(session, row)

@@ -30,4 +30,5 @@ def get_limits(caller: Reader, session: Transaction) -> Limits:
         open_pages=Allowance(limit=found.quota.open_pages, used=found.open_pages),
         stored_bytes=Allowance(limit=found.quota.stored_bytes, used=found.stored_bytes),
         requests_per_second=found.quota.requests_per_second,
+        custom_prompts=found.custom_prompts,
     )

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from api import once, pace, present, submit, uploads
 from api.admission import Admission
@@ -31,6 +31,7 @@ from shared.errors import (
     MalformedRequest,
     MissingScope,
     Overloaded,
+    PromptNotAllowed,
     QuotaExceeded,
     RateLimited,
     RequestTooSlow,
@@ -50,6 +51,8 @@ PASSWORD_HEADER = "Octavo-Document-Password"  # noqa: S105 - a header's name
 
 ROUTE = "submit"
 """What an Idempotency-Key is a key of."""
+
+_JSON_OPTIONS = TypeAdapter(dict[str, Any])
 
 router = APIRouter(tags=["jobs"])
 
@@ -77,6 +80,8 @@ _REQUEST_BODY: dict[str, Any] = {
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "task": {"$ref": "#/components/schemas/Task"},
+    "phrase": {"type": "string", "maxLength": 500},
+    "prompt": {"type": "string", "maxLength": 4000},
     "mode": {"$ref": "#/components/schemas/Mode"},
     "engine": {"type": "string", "pattern": "^[a-z0-9-]{1,32}$"},
     "pages": {"type": "string", "maxLength": MAX_LENGTH},
@@ -127,6 +132,7 @@ _PARAMETERS: list[dict[str, Any]] = [
             MalformedRequest,
             Unauthenticated,
             MissingScope,
+            PromptNotAllowed,
             UploadTooLarge,
             RequestTooSlow,
             TooManyFailedLogins,
@@ -261,8 +267,9 @@ def _declared_bytes(request: Request) -> int:
 
 async def _receive(request: Request, body: AsyncIterator[bytes], key: str | None) -> _Submission:
     content_type = request.headers.get("content-type", "")
+    may_prompt = request.app.state.admission.may_prompt(request.state.caller.tenant)
     if content_type.startswith("multipart/"):
-        return await _receive_multipart(Multipart(content_type, body), key)
+        return await _receive_multipart(Multipart(content_type, body), key, may_prompt=may_prompt)
     fields = dict(request.query_params)
     if "password" in fields:
         raise InvalidOptions(
@@ -271,11 +278,11 @@ async def _receive(request: Request, body: AsyncIterator[bytes], key: str | None
     name = fields.pop("filename", "document")
     if PASSWORD_HEADER in request.headers:
         fields["password"] = unquote(request.headers[PASSWORD_HEADER])
-    options = _options(fields)
+    options = _options(fields, may_prompt=may_prompt)
     return _Submission(name, await uploads.receive(body, key), options)
 
 
-async def _receive_multipart(body: Multipart, key: str | None) -> _Submission:
+async def _receive_multipart(body: Multipart, key: str | None, *, may_prompt: bool) -> _Submission:
     fields: dict[str, str] = {}
     budget = FIELD_BYTES
     received: _Submission | None = None
@@ -285,7 +292,7 @@ async def _receive_multipart(body: Multipart, key: str | None) -> _Submission:
                 await run_in_threadpool(storage.delete_prefix, key)
             raise MalformedRequest(f"Part {part.name} comes after the file; send it before.")
         if part.name == "file":
-            received = await _receive_file(part, _options(fields), key)
+            received = await _receive_file(part, _options(fields, may_prompt=may_prompt), key)
         else:
             value = fields[part.name] = await part.text(budget)
             budget -= len(part.name) + len(value)
@@ -301,7 +308,7 @@ async def _receive_file(part: Part, options: SubmitOptions, key: str | None) -> 
     return _Submission(part.filename or "document", upload, options)
 
 
-def _options(fields: dict[str, str]) -> SubmitOptions:
+def _options(fields: dict[str, str], *, may_prompt: bool) -> SubmitOptions:
     """Options from their JSON, from fields of their own, or from both."""
     plain = {name: value for name, value in fields.items() if name != "options"}
     metadata = {
@@ -310,14 +317,13 @@ def _options(fields: dict[str, str]) -> SubmitOptions:
         if name.startswith("metadata.")
     }
     try:
-        options = SubmitOptions.model_validate_json(fields.get("options") or "{}")
-        given = options.model_dump(exclude_unset=True) | plain
+        given = _JSON_OPTIONS.validate_json(fields.get("options") or "{}") | plain
         if metadata:
             given["metadata"] = metadata
         options = SubmitOptions.model_validate(given)
     except ValidationError as error:
         raise InvalidOptions(_explained(error), errors=_errors(error)) from error
-    submit.check(options)
+    submit.check(options, may_prompt=may_prompt)
     return options
 
 

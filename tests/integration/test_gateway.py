@@ -107,6 +107,23 @@ class TestSubmitting:
         assert submit(gateway)["options"]["mode"] == "auto"
         assert submit(gateway, mode="gundam")["options"]["mode"] == "gundam"
 
+    def test_words_to_locate_are_kept(self, gateway: TestClient) -> None:
+        options = submit(gateway, task="locate", phrase="Total")["options"]
+
+        assert (options["task"], options["phrase"]) == ("locate", "Total")
+
+    def test_a_task_may_come_as_json_and_its_words_as_a_field(self, gateway: TestClient) -> None:
+        answer = gateway.post(
+            "/v1/jobs",
+            files=[
+                ("options", (None, '{"task": "locate"}')),
+                ("phrase", (None, "Total")),
+                ("file", ("a.pdf", PDF)),
+            ],
+        )
+
+        assert answer.json()["options"]["phrase"] == "Total"
+
     def test_an_engine_without_modes_ignores_them(self, gateway: TestClient) -> None:
         assert submit(gateway, engine="paddle", mode="tiny")["options"]["mode"] == "tiny"
 
@@ -193,6 +210,13 @@ class TestSubmitting:
             {"pages": "1,,2"},
             {"engine": "abacus"},
             {"mode": "huge"},
+            {"task": "locate"},
+            {"task": "custom"},
+            {"phrase": "Total"},
+            {"task": "locate", "phrase": " "},
+            {"task": "locate", "phrase": "a\x00b"},
+            {"task": "locate", "phrase": "x" * 501},
+            {"task": "describe", "engine": "paddle"},
             {"priority": "now"},
             {"metadata.a b": "c"},
             {"metadata.a": "\x00"},

@@ -73,6 +73,46 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "KNOWN_SECONDS", 0.0)
 
 
+class TestPrompts:
+    """Whoever may send prompts of their own was allowed to by the operator."""
+
+    ASKED = {"task": "custom", "prompt": "What is the total?"}  # noqa: RUF012
+
+    def allow(self, flag: str) -> None:
+        with transaction() as session:
+            [(name, _)] = quotas.everybody(session)
+        result = CliRunner().invoke(tenants, ["limit", name, flag])
+        assert result.exit_code == 0, result.output
+
+    def test_a_tenant_may_not_unless_allowed(self, gateway: TestClient, forgetful: None) -> None:
+        refusal = gateway.post("/v1/jobs", content=PDF, params=self.ASKED)
+        assert (refusal.status_code, refusal.json()["code"]) == (403, "prompt_not_allowed")
+        assert stored() == 0
+
+        self.allow("--custom-prompts")
+
+        taken = gateway.post("/v1/jobs", content=PDF, params=self.ASKED)
+        assert taken.json()["options"]["prompt"] == self.ASKED["prompt"]
+        assert gateway.get("/v1/limits").json()["custom_prompts"] is True
+        assert "custom prompts" in CliRunner().invoke(tenants, ["list"]).output
+
+    def test_what_was_allowed_once_is_not_read_again_when_it_no_longer_is(
+        self, gateway: TestClient, forgetful: None
+    ) -> None:
+        self.allow("--custom-prompts")
+        job = gateway.post("/v1/jobs", content=PDF, params=self.ASKED).json()
+        gateway.post(f"/v1/jobs/{job['id']}/cancel")
+        self.allow("--no-custom-prompts")
+
+        refusal = gateway.post(f"/v1/jobs/{job['id']}/retry", json={})
+
+        assert (refusal.status_code, refusal.json()["code"]) == (403, "prompt_not_allowed")
+
+    def test_every_tenant_may_use_the_prompts_that_there_are(self, gateway: TestClient) -> None:
+        for task in ("markdown", "text", "figure", "describe"):
+            assert gateway.post("/v1/jobs", content=PDF, params={"task": task}).status_code == 202
+
+
 class TestFootprints:
     """Counted by the database; compared with what there is."""
 
@@ -223,6 +263,7 @@ class TestLimits:
             "open_pages": {"limit": settings().max_open_pages, "used": 1},
             "stored_bytes": {"limit": settings().max_stored_bytes, "used": len(PDF)},
             "requests_per_second": 250,
+            "custom_prompts": False,
         }
 
 

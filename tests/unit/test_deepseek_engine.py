@@ -62,7 +62,8 @@ def request(
     prompt: str | None = None,
     stream: bool = False,
 ) -> Read:
-    options = PageOptions(task=Task.TEXT, mode=mode, prompt=prompt, max_output_tokens=tokens)
+    task = Task.TEXT if prompt is None else Task.CUSTOM
+    options = PageOptions(task=task, mode=mode, prompt=prompt, max_output_tokens=tokens)
     return Read(page_id, f"{page_id:064}", options, stream=stream, image=image)
 
 

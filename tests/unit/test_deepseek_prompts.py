@@ -73,10 +73,17 @@ def test_space_around_a_question_is_not_asked(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(asked).text == "\nWhat is the total?"
 
 
-def test_the_options_of_a_page_choose_the_prompt() -> None:
-    assert prompts.use_of(PageOptions(task=Task.MARKDOWN)) is Use.DOCUMENT
-    assert prompts.use_of(PageOptions(task=Task.TEXT)) is Use.TEXT
-    assert prompts.use_of(PageOptions(task=Task.TEXT, prompt="Why?")) is Use.QUESTION
+def test_the_task_of_a_page_chooses_the_prompt() -> None:
+    uses = [prompts.use_of(PageOptions(task=task)) for task in Task]
+
+    assert uses == [
+        Use.DOCUMENT,
+        Use.TEXT,
+        Use.FIGURE,
+        Use.DESCRIBE,
+        Use.LOCATE,
+        Use.QUESTION,
+    ]
 
 
 TEXTS = [

@@ -45,7 +45,7 @@ class PageOptions:
 
     task: Task
     mode: str | None = None  # a shared.options.Mode; None: the engine's usual one
-    prompt: str | None = None
+    prompt: str | None = None  # the asker's own words, for LOCATE and CUSTOM
     languages: tuple[str, ...] = ()
     max_output_tokens: int | None = None
 

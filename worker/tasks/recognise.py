@@ -52,7 +52,7 @@ def _read(held: Held, assignment: _Assignment) -> None:
         raise PageUnreadable("The page's image is gone from the store.") from error
     asked = assignment.options
     reading = process.engine().submit(
-        image, task=asked.task, mode=asked.mode, among=held.claim.among
+        image, task=asked.task, mode=asked.mode, prompt=asked.words, among=held.claim.among
     )
     held.progressed, held.give_up = reading.progressed, reading.cancel
     recognition = reading.result()

@@ -33,12 +33,19 @@ _WORDS = {
     Use.FIGURE: "\nParse the figure.",
     Use.DESCRIBE: "\nDescribe this image in detail.",
 }
-_TASKS = {Task.MARKDOWN: Use.DOCUMENT, Task.TEXT: Use.TEXT}
+_TASKS = {
+    Task.MARKDOWN: Use.DOCUMENT,
+    Task.TEXT: Use.TEXT,
+    Task.FIGURE: Use.FIGURE,
+    Task.DESCRIBE: Use.DESCRIBE,
+    Task.LOCATE: Use.LOCATE,
+    Task.CUSTOM: Use.QUESTION,
+}
 
 
 def use_of(options: PageOptions) -> Use:
     """What the options of a page come to."""
-    return _TASKS[options.task] if options.prompt is None else Use.QUESTION
+    return _TASKS[options.task]
 
 
 def ids(tokenizer: Tokenizer, use: Use, *, images: int, words: str = "") -> list[int]:
