@@ -38,6 +38,7 @@ PAGE: dict[str, Any] = {
     "engine": "paddle",
     "model": "pp-ocrv6-tiny",
     "mode": None,
+    "tries": [],
     "usage": _USAGE,
     "error": None,
 }

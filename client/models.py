@@ -184,6 +184,14 @@ class Block(_Answer):
     confidence: float | None = None
 
 
+class Try(_Answer):
+    """One reading of a page whose first had a flaw; `flaw` is None where this one was sound."""
+
+    engine: str
+    mode: str | None = None
+    flaw: str | None = None
+
+
 class DocumentPage(_Answer):
     """One page of a document: what was read, or why it could not be.
 
@@ -206,6 +214,7 @@ class DocumentPage(_Answer):
     engine: str | None = None
     model: str | None = None
     mode: str | None = None  # how closely it was looked at
+    tries: list[Try] = []
     usage: Usage = Usage()
     error: Problem | None = None
 

@@ -10,7 +10,7 @@ import functools
 import json
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.roles import Role
@@ -85,6 +85,7 @@ class Settings(BaseSettings):
 
     # The engines
     engines: Annotated[tuple[str, ...], NoDecode] = ("paddle",)  # the first is `auto`
+    fallback_engines: Annotated[tuple[str, ...], NoDecode] = ()  # read what the first could not
     page_seconds: Seconds = 120  # an engine may work on one page this long
     stall_seconds: Seconds = 60  # an engine may be this long without a sign of progress
     max_recognition_bytes: Count = 4 * 1024**2
@@ -94,10 +95,17 @@ class Settings(BaseSettings):
     result_days: Seconds = 30  # after a job's end its bytes are kept this long
     orphan_hours: Seconds = 24  # an object that belongs to nothing is kept this long
 
-    @field_validator("engines", mode="before")
+    @field_validator("engines", "fallback_engines", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(value.split(",")) if isinstance(value, str) else value
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("fallback_engines")
+    @classmethod
+    def _are_offered(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if strange := set(value) - set(info.data.get("engines", value)):
+            raise ValueError(f"not among OCTAVO_ENGINES: {', '.join(sorted(strange))}")
+        return value
 
     @field_validator("role_passwords", mode="before")
     @classmethod

@@ -31,6 +31,14 @@ class FinishReason(StrEnum):
     REPETITION = "repetition"  # it repeated itself and was stopped
 
 
+class Flaw(StrEnum):
+    """Why a reading of a page is not to be trusted."""
+
+    LENGTH = "length"  # the text is cut off
+    REPETITION = "repetition"  # it went round
+    EMPTY = "empty"  # nothing was read, though there is something
+
+
 class BlockKind(StrEnum):
     """What a block of a page is; an engine's unknown kinds are OTHER."""
 
@@ -85,6 +93,19 @@ class Usage(_Value):
     engine_seconds: float = 0.0
 
 
+class Try(_Value):
+    """One reading of a page that was read more than once, or with a flaw."""
+
+    engine: str
+    mode: str | None = None
+    flaw: str | None = Field(
+        description="length, repetition, empty, or the code of an error; null: it was sound."
+    )
+
+
+_TRIES = "All readings in order, where the first had a flaw; what stands is the best of them."
+
+
 class Recognition(_Value):
     """What an engine says of one page image."""
 
@@ -107,6 +128,7 @@ class Recognition(_Value):
         description="Degrees, clockwise, by which the page was turned to be read. "
         "Boxes are pixels of the page as it was given, not as it was turned.",
     )
+    tries: list[Try] = Field(default=[], description=_TRIES)
     usage: Usage = Usage()
 
 
@@ -160,6 +182,7 @@ class DocumentPage(_Value):
         default=None,
         description="How closely it was looked at; null where the engine has no modes.",
     )
+    tries: list[Try] = Field(default=[], description=_TRIES)
     usage: Usage = Usage()
     error: ProblemFacts | None = None
 
@@ -193,6 +216,7 @@ class DocumentPage(_Value):
             engine=recognition.engine,
             model=recognition.model,
             mode=recognition.mode,
+            tries=recognition.tries,
             usage=recognition.usage,
         )
 

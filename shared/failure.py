@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from shared import jobs, pages, work
+from shared import jobs, ladder, pages, work
 from shared.config import settings
 from shared.errors import (
     EngineDied,
@@ -39,7 +39,7 @@ DEATH_FAILURES = 2
 
 _END: dict[WorkKind, Callable[[Session, Claim, OctavoError], bool]] = {
     WorkKind.PREPARE: pages.give_up,
-    WorkKind.RECOGNISE: pages.fail,
+    WorkKind.RECOGNISE: ladder.fail,
     WorkKind.ASSEMBLE: jobs.fail,
 }
 

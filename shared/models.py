@@ -187,6 +187,9 @@ class Page(Model):
     image_key: Mapped[str | None]  # None: could not be rendered, or was read by an earlier job
     width: Mapped[int | None]
     height: Mapped[int | None]
+    # While it climbs the ladder (shared/ladder.py): how it was read before, and the best of it.
+    tries: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB, deferred=True)
+    draft: Mapped[str | None] = mapped_column(deferred=True)  # a Recognition as JSON
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant", "job_id"], ["jobs.tenant", "jobs.id"], ondelete="CASCADE"),

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from shared import jobs, work
-from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition
+from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition, Usage
 from shared.errors import OctavoError
 from shared.models import Job, Page, StoredRecognition, Work
 from shared.page_range import PageRange
@@ -115,17 +115,17 @@ def give_up(session: Session, held: Claim, error: OctavoError) -> bool:
 
 _ASSIGNMENT = text(
     """
-    SELECT pages.image_key, jobs.options FROM pages JOIN jobs ON jobs.id = pages.job_id
+    SELECT pages.image_key, jobs.options, pages.tries IS NOT NULL AS is_again FROM pages JOIN jobs ON jobs.id = pages.job_id
     WHERE pages.job_id = :job_id AND pages.page_no = :page_no
     """
 )
 
 
-def assignment(session: Session, held: Claim) -> tuple[str, dict[str, Any]]:
-    """Where the image of a claimed page lies, and the options of its job."""
+def assignment(session: Session, held: Claim) -> tuple[str, dict[str, Any], bool]:
+    """Where the image of a claimed page lies, its job's options, and whether it was read before."""
     row = session.execute(_ASSIGNMENT, {"job_id": held.job_id, "page_no": held.page_no}).one()
     assert row.image_key is not None, "a page without an image is not queued"
-    return row.image_key, row.options
+    return row.image_key, row.options, row.is_again
 
 
 # One statement, because every page of every job goes through it. The job's row is locked before the
@@ -167,11 +167,21 @@ _NOTHING_READ: dict[str, Any] = {
 }
 
 
-def succeed(session: Session, held: Claim, recognition: Recognition) -> bool:
-    """Store what was read of a page; False where the claim is lost, and nothing is stored."""
-    usage = recognition.usage
+def succeed(
+    session: Session,
+    held: Claim,
+    recognition: Recognition,
+    *,
+    spent: Usage | None = None,
+    is_flawed: bool = False,
+) -> bool:
+    """Store what was read of a page; False where the claim is lost, and nothing is stored.
+
+    `spent` is what is still to be counted of it: all, unless something else is given.
+    """
+    usage = spent or recognition.usage
     read = {
-        "needs_review": needs_review(recognition),
+        "needs_review": is_flawed or needs_review(recognition),
         "confidence": recognition.confidence,
         "body": recognition.model_dump_json(),
         "vision_tokens": usage.vision_tokens,

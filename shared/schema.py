@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest revision under migrations/versions; a test holds them equal."""
 
 

@@ -120,14 +120,26 @@ _CLAIM = text(
     UPDATE work SET status = 'running', attempt = attempt + 1, worker = :worker,
       lease_until = now() + make_interval(secs => :lease)
     WHERE id = :id AND status = 'queued' AND due_at <= now()
+      AND (CAST(:queues AS text[]) IS NULL OR queue = ANY(:queues))
     RETURNING id, kind, tenant, job_id, page_no, queue, attempt, failures, among
     """
 )
 
 
-def claim(session: Session, work_id: int, worker: str) -> Claim | None:
-    """Take a unit of work; None where it is somebody else's, final, or not yet due."""
-    values = {"id": work_id, "worker": worker, "lease": settings().lease_seconds}
+def claim(
+    session: Session, work_id: int, worker: str, queues: Sequence[str] | None = None
+) -> Claim | None:
+    """Take a unit of work; None where it is somebody else's, final, or not yet due.
+
+    With `queues` also where it is in none of them: work may have changed its queue since it was
+    sent, and then the message is an old one.
+    """
+    values = {
+        "id": work_id,
+        "worker": worker,
+        "lease": settings().lease_seconds,
+        "queues": None if queues is None else list(queues),
+    }
     row = session.execute(_CLAIM, values).one_or_none()
     return None if row is None else _claim_of(row)
 

@@ -19,7 +19,7 @@ from worker.tasks.attempt import carry_out
 
 @pytest.fixture(autouse=True)
 def _worker() -> Iterator[None]:
-    heartbeat = Heartbeat([], 1, {})
+    heartbeat = Heartbeat(["prepare", "recognise.fake"], 1, {})
     process.equip(heartbeat=heartbeat, engine=None)
     heartbeat.start()
     yield

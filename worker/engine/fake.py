@@ -212,6 +212,8 @@ class FakeEngine:
 def _text(page: _Page) -> str:
     """What the fake reads: the same for the same image."""
     match page.fault:
+        case Fault.EMPTY:
+            return ""
         case Fault.ENDLESS:
             return (WORD * page.words).rstrip()
         case Fault.GARBAGE:
@@ -252,7 +254,7 @@ def _recognition(page: _Page) -> dict[str, object]:
         ],
         "confidence": 1.0,
         "confidence_min": 1.0,
-        "finish_reason": FinishReason.LENGTH if page.words else FinishReason.STOP,
+        "finish_reason": _finish_reason(page),
         "usage": {
             "vision_tokens": VISION_TOKENS,
             "output_tokens": tokens,
@@ -260,6 +262,12 @@ def _recognition(page: _Page) -> dict[str, object]:
             "engine_seconds": round(time.monotonic() - page.begun_at, 3),
         },
     }
+
+
+def _finish_reason(page: _Page) -> FinishReason:
+    if page.fault is Fault.CURED and page.request.options.mode != "gundam":
+        return FinishReason.REPETITION
+    return FinishReason.LENGTH if page.words else FinishReason.STOP
 
 
 def _mode(asked: str | None) -> str:

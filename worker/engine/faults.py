@@ -38,6 +38,8 @@ class Fault(StrEnum):
     NONSENSE = "nonsense"  # an answer that is no recognition
     SLOW = "slow"  # goes on, step by step, for OCTAVO_FAKE_SLOW_SECONDS
     UNREADABLE = "unreadable"
+    CURED = "cured"  # the text goes round in every mode but the highest
+    EMPTY = "empty"  # nothing is read
     START = "start"  # the engine does not start
     GOLDEN = "golden"  # the engine misreads its golden page
 

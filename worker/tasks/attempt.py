@@ -70,7 +70,7 @@ def _claim(
     while not heartbeat.draining:
         try:
             with transaction() as session:
-                claim = work.claim(session, work_id, heartbeat.worker_id)
+                claim = work.claim(session, work_id, heartbeat.worker_id, heartbeat.queues)
                 if claim is None and in_doubt:  # the connection may have died in the commit
                     claim = work.claimed(session, work_id, heartbeat.worker_id)
                 loaded = load(session, claim) if claim else None
@@ -81,7 +81,7 @@ def _claim(
             # What crashed took the claim back with it. Claimed by itself, its lease runs out and
             # the failure is counted; else the work would be sent again for ever.
             with transaction() as session:
-                work.claim(session, work_id, heartbeat.worker_id)
+                work.claim(session, work_id, heartbeat.worker_id, heartbeat.queues)
             raise
         else:
             return (claim, loaded) if claim and loaded is not None else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from shared import crash_point, pages, storage, work
+from shared import crash_point, ladder, pages, storage, work
 from shared.db import transaction
 from shared.errors import PageUnreadable
 from shared.options import JobOptions
@@ -14,6 +14,7 @@ from shared.work import Claim
 from worker import process
 from worker.app import app
 from worker.heartbeat import Held
+from worker.pipeline import ink
 from worker.tasks.attempt import carry_out, store
 
 LOOK_SECONDS = 0.5
@@ -23,6 +24,7 @@ LOOK_SECONDS = 0.5
 class _Assignment:
     image_key: str
     options: JobOptions
+    is_again: bool
 
 
 @app.task(name="recognise")
@@ -41,8 +43,8 @@ def recognise(work_id: int) -> None:
 
 
 def _load(session: Session, claim: Claim) -> _Assignment | None:
-    image_key, options = pages.assignment(session, claim)
-    return _Assignment(image_key, JobOptions.model_validate(options))
+    image_key, options, is_again = pages.assignment(session, claim)
+    return _Assignment(image_key, JobOptions.model_validate(options), is_again)
 
 
 def _read(held: Held, assignment: _Assignment) -> None:
@@ -50,11 +52,19 @@ def _read(held: Held, assignment: _Assignment) -> None:
         image = storage.get(assignment.image_key)
     except storage.ObjectMissing as error:
         raise PageUnreadable("The page's image is gone from the store.") from error
-    asked = assignment.options
-    reading = process.engine().submit(
-        image, task=asked.task, mode=asked.mode, prompt=asked.words, among=held.claim.among
+    asked, engine = assignment.options, process.engine()
+    mode = ladder.highest_mode(engine.name) if assignment.is_again else asked.mode
+    reading = engine.submit(
+        image, task=asked.task, mode=mode, prompt=asked.words, among=held.claim.among
     )
     held.progressed, held.give_up = reading.progressed, reading.cancel
     recognition = reading.result()
     crash_point.reach("recognise", "read")
-    store(held, lambda session: pages.succeed(session, held.claim, recognition))
+    has_ink = bool(recognition.text) or ink.has_ink(image)
+    flaw = ladder.flaw_of(recognition, asked.task, has_ink=has_ink)
+    store(
+        held,
+        lambda session: ladder.conclude(
+            session, held.claim, recognition, flaw=flaw, options=asked, is_again=assignment.is_again
+        ),
+    )

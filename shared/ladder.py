@@ -1,0 +1,181 @@
+"""The ladder: a page that was read with a flaw is read again, a few times, and never for ever.
+
+    as the job asks -> its engine's highest mode -> each engine of OCTAVO_FALLBACK_ENGINES -> review
+
+A flaw is a text that is cut off, goes round, or is empty where there is ink. A named engine is the
+only one that reads; `auto` lets others help, where they know the task and a worker of theirs lives.
+No engine reads a page twice in one mode, so the ladder has an end. What reads best is kept as the
+page's draft; it stands when the ladder ends, or an error ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Integer, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from shared import abilities, pages, workers
+from shared.config import settings
+from shared.document import FinishReason, Flaw, Recognition, Try, Usage
+from shared.errors import OctavoError
+from shared.options import JobOptions, Task
+from shared.work import Claim, recognise_queue
+
+MOST_READINGS = 4
+
+_READING = {Task.MARKDOWN, Task.TEXT}
+_BY_END = {FinishReason.LENGTH: Flaw.LENGTH, FinishReason.REPETITION: Flaw.REPETITION}
+_FROM_BEST = (None, Flaw.LENGTH, Flaw.REPETITION, Flaw.EMPTY)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What a page was read as before."""
+
+    tries: tuple[Try, ...]
+    draft: Recognition
+
+
+def flaw_of(recognition: Recognition, task: Task, *, has_ink: bool) -> Flaw | None:
+    """What is wrong with a reading, if anything. Asked to locate or describe, none is empty."""
+    is_empty = not (recognition.text.strip() or recognition.markdown.strip())
+    if is_empty and has_ink and task in _READING:
+        return Flaw.EMPTY
+    return _BY_END.get(recognition.finish_reason)
+
+
+def highest_mode(engine: str) -> str | None:
+    """The mode of the ladder's upper steps; None where the engine has none."""
+    modes = abilities.of(engine).modes
+    return modes[-1] if modes else None
+
+
+def next_engine(tries: Sequence[Try], task: Task, others: Sequence[str]) -> str | None:
+    """Which engine is to read next, in its highest mode; None at the ladder's end."""
+    if len(tries) >= MOST_READINGS:
+        return None
+    done = {(one.engine, one.mode) for one in tries}
+    for engine in (tries[0].engine, *others):
+        is_new = (engine, highest_mode(engine)) not in done
+        if is_new and task in abilities.of(engine).tasks:
+            return engine
+    return None
+
+
+def conclude(
+    session: Session,
+    held: Claim,
+    recognition: Recognition,
+    *,
+    flaw: Flaw | None,
+    options: JobOptions,
+    is_again: bool,
+) -> bool:
+    """Let a page stand as it was read, or have it read again; False where the claim is lost."""
+    before = _standing(session, held) if is_again else None
+    if flaw is None and before is None:
+        return pages.succeed(session, held, recognition)
+    last = Try(engine=recognition.engine, mode=recognition.mode, flaw=flaw)
+    tries = (*(before.tries if before else ()), last)
+    best = _better(before, recognition, flaw)
+    engine = next_engine(tries, options.task, _others(session, options)) if flaw else None
+    if engine is not None:
+        kept = _Standing(tries, best)
+        return _climb(session, held, engine, kept, spent=recognition.usage)
+    return _stand(session, held, tries, best, recognition.usage)
+
+
+def fail(session: Session, held: Claim, error: OctavoError) -> bool:
+    """End a page with an error, or with its draft where it has one."""
+    before = _standing(session, held)
+    if before is None:
+        return pages.fail(session, held, error)
+    engine = held.queue.partition(".")[2]
+    last = Try(engine=engine, mode=highest_mode(engine), flaw=error.code)
+    return _stand(session, held, (*before.tries, last), before.draft, Usage())
+
+
+def _others(session: Session, options: JobOptions) -> list[str]:
+    """Engines beside the job's own that may read its pages now."""
+    if options.engine != "auto":
+        return []
+    live: Collection[str] = workers.live_slots(session)
+    return [engine for engine in settings().fallback_engines if recognise_queue(engine) in live]
+
+
+def _better(before: _Standing | None, last: Recognition, flaw: Flaw | None) -> Recognition:
+    """The reading with the smaller flaw; of equals the later, which was looked at more closely."""
+    if before is None:
+        return last
+    best = min(_FROM_BEST.index(Flaw(one.flaw)) for one in before.tries if one.flaw)
+    return last if _FROM_BEST.index(flaw) <= best else before.draft
+
+
+def _standing(session: Session, held: Claim) -> _Standing | None:
+    query = text(
+        "SELECT tries, draft FROM pages "
+        "WHERE job_id = :job_id AND page_no = :page_no AND draft IS NOT NULL"
+    )
+    row = session.execute(query, {"job_id": held.job_id, "page_no": held.page_no}).one_or_none()
+    if row is None:
+        return None
+    tries = tuple(Try.model_validate(one) for one in row.tries)
+    return _Standing(tries, Recognition.model_validate_json(row.draft))
+
+
+def _stand(
+    session: Session, held: Claim, tries: Sequence[Try], best: Recognition, spent: Usage
+) -> bool:
+    """End a page with the best that was read of it."""
+    is_flawed = all(one.flaw for one in tries)
+    standing = best.model_copy(update={"tries": list(tries)})
+    if not pages.succeed(session, held, standing, spent=spent, is_flawed=is_flawed):
+        return False
+    query = text("UPDATE pages SET draft = NULL WHERE job_id = :job_id AND page_no = :page_no")
+    session.execute(query, {"job_id": held.job_id, "page_no": held.page_no})
+    return True
+
+
+_CLIMB = text(
+    # The locks are those of the statement that ends a page. It keeps its turn: it has waited before.
+    """
+    WITH job AS (SELECT id FROM jobs WHERE id = :job_id FOR NO KEY UPDATE),
+    climbed AS (
+      UPDATE work SET status = 'queued', queue = :queue, sent_at = NULL, lease_until = NULL FROM job
+      WHERE work.id = :id AND work.attempt = :attempt AND work.status = 'running'
+      RETURNING work.job_id, work.page_no),
+    kept AS (
+      UPDATE pages SET tries = :tries, draft = :draft FROM climbed
+      WHERE pages.job_id = climbed.job_id AND pages.page_no = climbed.page_no)
+    UPDATE jobs SET
+      vision_tokens = coalesce(vision_tokens + :vision_tokens, :vision_tokens, vision_tokens),
+      output_tokens = coalesce(output_tokens + :output_tokens, :output_tokens, output_tokens),
+      engine_seconds = engine_seconds + :engine_seconds
+    FROM climbed WHERE jobs.id = climbed.job_id
+    RETURNING jobs.id
+    """
+).bindparams(
+    bindparam("tries", type_=JSONB),
+    bindparam("vision_tokens", type_=Integer),
+    bindparam("output_tokens", type_=Integer),
+)
+
+
+def _climb(session: Session, held: Claim, engine: str, kept: _Standing, *, spent: Usage) -> bool:
+    """Give a page to an engine that is to read it again, and keep what was read."""
+    values: dict[str, Any] = {
+        "id": held.id,
+        "attempt": held.attempt,
+        "job_id": held.job_id,
+        "queue": recognise_queue(engine),
+        "tries": [one.model_dump(mode="json") for one in kept.tries],
+        "draft": kept.draft.model_dump_json(),
+        "vision_tokens": spent.vision_tokens,
+        "output_tokens": spent.output_tokens,
+        "engine_seconds": spent.engine_seconds,
+    }
+    return session.execute(_CLIMB, values).first() is not None
