@@ -51,6 +51,7 @@ def read(
         finish_reason=FinishReason.STOP,
         use=use,
         size=size,
+        mode="base",
         vision_tokens=100,
         seconds=1.5,
     )

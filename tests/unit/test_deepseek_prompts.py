@@ -67,6 +67,13 @@ def test_nobody_puts_the_models_own_tokens_into_a_prompt(tokenizer: Tokenizer, u
     assert [token for token in ids[1:] if token >= IMAGE or token <= 2] == expected
 
 
+@pytest.mark.parametrize("use", Use)
+def test_a_server_is_asked_the_same_in_letters(tokenizer: Tokenizer, use: Use) -> None:
+    asked = prompts.ids(tokenizer, use, images=0, words="a leaf")
+
+    assert tokenizer.ids("\n" + prompts.text(use, words="a leaf")) == asked[1:]
+
+
 def test_space_around_a_question_is_not_asked(tokenizer: Tokenizer) -> None:
     asked = prompts.ids(tokenizer, Use.QUESTION, images=0, words="  What is the total? \n")
 

@@ -7,13 +7,17 @@ import pytest
 from shared.config import Settings
 from shared.crash_point import POINTS
 from shared.errors import OctavoError, restored
+from worker.engine.remote.settings import RemoteSettings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (ROOT / "docs/settings.md").read_text()
 ERRORS = (ROOT / "docs/errors.md").read_text()
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+NAMES = [*Settings.model_fields, *(f"remote_{name}" for name in RemoteSettings.model_fields)]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_setting_has_its_line(name: str) -> None:
     assert f"| `OCTAVO_{name.upper()}` |" in SETTINGS
 
@@ -21,7 +25,7 @@ def test_every_setting_has_its_line(name: str) -> None:
 def test_no_line_is_about_a_setting_that_is_gone() -> None:
     lines = [line for line in SETTINGS.splitlines() if line.startswith("| `OCTAVO_")]
 
-    assert len(lines) == len(Settings.model_fields)
+    assert len(lines) == len(NAMES)
 
 
 @pytest.mark.parametrize("error", OctavoError.__subclasses__(), ids=lambda error: error.code)

@@ -7,17 +7,20 @@ from typing import Any
 
 from shared.document import Recognition
 from shared.errors import (
+    EngineUnavailable,
     InternalError,
     InvalidOptions,
     OctavoError,
     PageTooLong,
     PageUnreadable,
 )
+from worker.engine.errors import ServerAway
 from worker.pipeline.markup import clean
 
 _ERRORS: dict[str, type[OctavoError]] = {
     error.code: error for error in (InvalidOptions, PageTooLong, PageUnreadable)
 }
+_ERRORS[EngineUnavailable.code] = ServerAway
 
 
 def recognition(payload: bytes, *, max_bytes: int) -> Recognition:

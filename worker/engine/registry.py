@@ -14,6 +14,7 @@ ENGINES = {
     "fake": "worker.engine.fake",
     "paddle": "worker.engine.paddle",
     "rapid": "worker.engine.rapid",
+    "remote": "worker.engine.remote.engine",
 }
 """Name -> module; its `build()` makes the engine, ready for its golden page."""
 

@@ -38,11 +38,13 @@ _PREFIXES = (
     "OCTAVO_FAKE_",
     "OCTAVO_MODEL_",
 )
+_OWN_PREFIXES = {"remote": ("OCTAVO_REMOTE_",)}  # with the key of a server, for that engine alone
 
 
-def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What a child may know of `inherited`, the environment of its host."""
-    kept = {k: v for k, v in inherited.items() if k in _NAMES or k.startswith(_PREFIXES)}
+def environment(inherited: Mapping[str, str], engine: str) -> dict[str, str]:
+    """What the child that becomes `engine` may know of `inherited`, its host's environment."""
+    prefixes = _PREFIXES + _OWN_PREFIXES.get(engine, ())
+    kept = {k: v for k, v in inherited.items() if k in _NAMES or k.startswith(prefixes)}
     return kept | {
         "PYTHONPATH": str(_ROOT),
         "PYTHONUNBUFFERED": "1",
@@ -64,7 +66,7 @@ class Child:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-P", *CHILD, engine, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=environment(os.environ),
+                env=environment(os.environ, engine),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

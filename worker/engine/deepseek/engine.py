@@ -279,7 +279,7 @@ class DeepSeekEngine:
         recognition = recognised.recognition(
             output, self._tokenizer, engine=self.name, model=self.model
         )
-        return Done.of(page.request, recognition.model_copy(update={"mode": page.mode}))
+        return Done.of(page.request, recognition)
 
     def _output(self, page: _Page, sequence: Sequence, *, loops: bool) -> Output:
         """Without the end token, and without what a loop only repeats."""
@@ -293,6 +293,7 @@ class DeepSeekEngine:
             finish_reason=FinishReason.REPETITION if loops else reason,
             use=page.use,
             size=page.size,
+            mode=page.mode,
             vision_tokens=page.vision_tokens,
             seconds=time.monotonic() - page.touched_at,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 from shared.options import Task
@@ -33,6 +34,7 @@ _WORDS = {
     Use.FIGURE: "\nParse the figure.",
     Use.DESCRIBE: "\nDescribe this image in detail.",
 }
+_SPECIAL = re.compile(r"<image>|<\|[^<>|]{0,40}\|>|<\uff5c[^<>\uff5c]{0,40}\uff5c>")
 _TASKS = {
     Task.MARKDOWN: Use.DOCUMENT,
     Task.TEXT: Use.TEXT,
@@ -65,3 +67,19 @@ def _after(tokenizer: Tokenizer, use: Use, words: str) -> list[int]:
         case Use.QUESTION:
             return foreign(f"\n{words}")
     return tokenizer.ids(_WORDS[use])
+
+
+def text(use: Use, *, words: str = "") -> str:
+    """The same in letters, without the picture and the line break after it, for servers.
+
+    They make tokens of all that looks like one, so nothing of the asker's words may.
+    """
+    while (cleaned := _SPECIAL.sub("", words)) != words:
+        words = cleaned  # what stood around one may be another
+    words = words.strip()
+    match use:
+        case Use.LOCATE:
+            return f"Locate <|ref|>{words}<|/ref|> in the image."
+        case Use.QUESTION:
+            return words
+    return _WORDS[use].strip()

@@ -12,7 +12,7 @@ from shared.document import Block, BlockKind, FinishReason, Recognition, Usage
 from worker.engine.deepseek import grounding
 from worker.engine.deepseek.grounding import Region
 from worker.engine.deepseek.prompts import Use
-from worker.engine.deepseek.tokens import Tokenizer
+from worker.engine.deepseek.tokens import Text, Tokenizer
 
 _KINDS = {kind.value: kind for kind in BlockKind} | {"formula": BlockKind.EQUATION}
 _CENTRED = re.compile(r"</?center>")
@@ -32,39 +32,61 @@ class Output:
     finish_reason: FinishReason
     use: Use
     size: tuple[int, int]  # width and height of the page in pixels
+    mode: str | None  # that the page was cut by
     vision_tokens: int
     seconds: float
 
 
+@dataclass(frozen=True)
+class Page:
+    """What is known of a page beside what was put out of it."""
+
+    use: Use
+    size: tuple[int, int]  # width and height in pixels
+    mode: str | None  # None: it is not known how closely it was looked at
+    finish_reason: FinishReason
+    usage: Usage
+
+
 def recognition(output: Output, tokenizer: Tokenizer, *, engine: str, model: str) -> Recognition:
-    """The page as text, markdown and blocks.
+    """The page as text, markdown and blocks."""
+    decoded = tokenizer.decode(output.ids)
+    usage = Usage(
+        vision_tokens=output.vision_tokens,
+        output_tokens=len(output.ids),
+        compression_ratio=round(len(output.ids) / output.vision_tokens, 3),
+        engine_seconds=round(output.seconds, 3),
+    )
+    page = Page(output.use, output.size, output.mode, output.finish_reason, usage)
+    return said(decoded, output.log_probs, page, engine=engine, model=model)
+
+
+def said(
+    decoded: Text, log_probs: Sequence[float], page: Page, *, engine: str, model: str
+) -> Recognition:
+    """The page as text, markdown and blocks, whoever made text of tokens.
 
     A figure stands in the markdown as `![](figures/1)`, counted from 1 on each page; its place on
     the page is the box of the block. Tables are HTML, formulas LaTeX, as the model gave them.
     """
-    decoded = tokenizer.decode(output.ids)
-    regions = list(grounding.regions(decoded.text, *output.size))
-    sure = [_confidence(output.log_probs, decoded.starts, region.span) for region in regions]
+    regions = list(grounding.regions(decoded.text, *page.size))
+    sure = [_confidence(log_probs, decoded.starts, region.span) for region in regions]
     blocks = [
         block
         for region, confidence in zip(regions, sure, strict=True)
-        for block in _blocks(region, output.use, confidence)
+        for block in _blocks(region, page.use, confidence)
     ]
     return Recognition(
         engine=engine,
         model=model,
+        mode=page.mode,
         markdown=_joined(_marked_down(blocks)),
         text=_joined(plain(block.text) for block in blocks),
         blocks=blocks,
-        confidence=mean_probability(output.log_probs),
+        confidence=mean_probability(log_probs),
         confidence_min=min((value for value in sure if value is not None), default=None),
-        finish_reason=output.finish_reason,
-        usage=Usage(
-            vision_tokens=output.vision_tokens,
-            output_tokens=len(output.ids),
-            compression_ratio=round(len(output.ids) / output.vision_tokens, 3),
-            engine_seconds=round(output.seconds, 3),
-        ),
+        finish_reason=page.finish_reason,
+        usage=page.usage,
     )
 
 

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer as Rust
-
 from worker.engine.deepseek.errors import CheckpointMissing, CheckpointWrong
 
 BEGIN, END, PAD = 0, 1, 2
@@ -53,6 +51,8 @@ class Tokenizer:
         """From `tokenizer.json`. Raises CheckpointMissing, or CheckpointWrong for another one."""
         if not path.is_file():
             raise CheckpointMissing(f"{path} is not there")
+        from tokenizers import Tokenizer as Rust  # noqa: PLC0415 - `remote` has text, and no tokens
+
         try:
             self._rust = Rust.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
