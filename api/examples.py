@@ -18,7 +18,7 @@ PAGE: dict[str, Any] = {
     "status": "succeeded",
     "width": 1240,
     "height": 1754,
-    "markdown": "From a sheet to an octavo",
+    "markdown": "From a sheet to an octavo\n\n![](pages/1/figures/1)",
     "text": "From a sheet to an octavo",
     "blocks": [
         {
@@ -26,18 +26,28 @@ PAGE: dict[str, Any] = {
             "text": "From a sheet to an octavo",
             "box": {"x0": 118, "y0": 131, "x1": 604, "y1": 170},
             "confidence": 0.991,
+            "figure": None,
             "order": 0,
             "box_fraction": [0.09516, 0.07469, 0.4871, 0.09692],
-        }
+        },
+        {
+            "kind": "image",
+            "text": "",
+            "box": {"x0": 118, "y0": 210, "x1": 604, "y1": 610},
+            "confidence": 0.974,
+            "figure": 1,
+            "order": 1,
+            "box_fraction": [0.09516, 0.11973, 0.4871, 0.34778],
+        },
     ],
     "confidence": 0.991,
     "confidence_min": 0.991,
     "finish_reason": "stop",
     "rotation": 0,
     "needs_review": False,
-    "engine": "paddle",
-    "model": "pp-ocrv6-tiny",
-    "mode": None,
+    "engine": "deepseek-ocr",
+    "model": "DeepSeek-OCR",
+    "mode": "base",
     "tries": [],
     "usage": _USAGE,
     "error": None,
@@ -77,7 +87,7 @@ PAGE_LIST: dict[str, Any] = {
     "next_cursor": None,
 }
 
-MARKDOWN = "<!-- page 1 -->\n\nFrom a sheet to an octavo\n"
+MARKDOWN = "<!-- page 1 -->\n\nFrom a sheet to an octavo\n\n![](pages/1/figures/1)\n"
 TEXT = "From a sheet to an octavo\n"
 
 

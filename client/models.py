@@ -182,6 +182,7 @@ class Block(_Answer):
     box: Box | None = None
     box_fraction: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1 in 0..1
     confidence: float | None = None
+    figure: int | None = None  # of the page: `pages/{page}/figures/{figure}` of the job has it
 
 
 class Try(_Answer):

@@ -29,6 +29,7 @@ class Action(StrEnum):
     JOB_PURGED = "job.purged"  # its rows and objects are gone
     JOB_EXPIRED = "job.expired"  # retention took its bytes
     PAGE_READ = "page.read"
+    FIGURE_READ = "figure.read"
     RESULT_READ = "result.read"
 
 

@@ -29,6 +29,7 @@ POINTS = (
     "prepare-committed",  # its message is not acknowledged, nor is any below
     "recognise-claimed",
     "recognise-read",  # the engine has answered
+    "recognise-stored",  # the figures of what will stand are, where it has some; its row is not there
     "recognise-uncommitted",
     "recognise-committed",
     "assemble-claimed",

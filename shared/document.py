@@ -80,6 +80,12 @@ class Block(_Value):
     text: str
     box: Box | None = Field(default=None, description="Pixels; null where the engine gives none.")
     confidence: float | None = Field(default=None, ge=0, le=1)
+    figure: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number, on its page, of the picture that was cut out of the box; "
+        "`pages/{page}/figures/{figure}` of the job has it.",
+    )
 
 
 class Usage(_Value):

@@ -18,7 +18,7 @@ from sqlalchemy import Integer, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from shared import abilities, pages, workers
+from shared import abilities, pages, references, workers
 from shared.config import settings
 from shared.document import FinishReason, Flaw, Recognition, Try, Usage
 from shared.errors import OctavoError
@@ -33,11 +33,21 @@ _FROM_BEST = (None, Flaw.LENGTH, Flaw.REPETITION, Flaw.EMPTY)
 
 
 @dataclass(frozen=True)
-class _Standing:
-    """What a page was read as before."""
+class Standing:
+    """What a page was read as before, never without a flaw."""
 
     tries: tuple[Try, ...]
     draft: Recognition
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reading leads to: the best one so far stands, or is the draft while another is made."""
+
+    best: Recognition
+    tries: tuple[Try, ...]  # none where the first reading was sound
+    spent: Usage  # not counted yet
+    next_engine: str | None = None  # None: `best` stands
 
 
 def flaw_of(recognition: Recognition, task: Task, *, has_ink: bool) -> Flaw | None:
@@ -66,56 +76,8 @@ def next_engine(tries: Sequence[Try], task: Task, others: Sequence[str]) -> str 
     return None
 
 
-def conclude(
-    session: Session,
-    held: Claim,
-    recognition: Recognition,
-    *,
-    flaw: Flaw | None,
-    options: JobOptions,
-    is_again: bool,
-) -> bool:
-    """Let a page stand as it was read, or have it read again; False where the claim is lost."""
-    before = _standing(session, held) if is_again else None
-    if flaw is None and before is None:
-        return pages.succeed(session, held, recognition)
-    last = Try(engine=recognition.engine, mode=recognition.mode, flaw=flaw)
-    tries = (*(before.tries if before else ()), last)
-    best = _better(before, recognition, flaw)
-    engine = next_engine(tries, options.task, _others(session, options)) if flaw else None
-    if engine is not None:
-        kept = _Standing(tries, best)
-        return _climb(session, held, engine, kept, spent=recognition.usage)
-    return _stand(session, held, tries, best, recognition.usage)
-
-
-def fail(session: Session, held: Claim, error: OctavoError) -> bool:
-    """End a page with an error, or with its draft where it has one."""
-    before = _standing(session, held)
-    if before is None:
-        return pages.fail(session, held, error)
-    engine = held.queue.partition(".")[2]
-    last = Try(engine=engine, mode=highest_mode(engine), flaw=error.code)
-    return _stand(session, held, (*before.tries, last), before.draft, Usage())
-
-
-def _others(session: Session, options: JobOptions) -> list[str]:
-    """Engines beside the job's own that may read its pages now."""
-    if options.engine != "auto":
-        return []
-    live: Collection[str] = workers.live_slots(session)
-    return [engine for engine in settings().fallback_engines if recognise_queue(engine) in live]
-
-
-def _better(before: _Standing | None, last: Recognition, flaw: Flaw | None) -> Recognition:
-    """The reading with the smaller flaw; of equals the later, which was looked at more closely."""
-    if before is None:
-        return last
-    best = min(_FROM_BEST.index(Flaw(one.flaw)) for one in before.tries if one.flaw)
-    return last if _FROM_BEST.index(flaw) <= best else before.draft
-
-
-def _standing(session: Session, held: Claim) -> _Standing | None:
+def standing(session: Session, held: Claim) -> Standing | None:
+    """What a claimed page was read as before; None where this is its first reading."""
     query = text(
         "SELECT tries, draft FROM pages "
         "WHERE job_id = :job_id AND page_no = :page_no AND draft IS NOT NULL"
@@ -124,16 +86,70 @@ def _standing(session: Session, held: Claim) -> _Standing | None:
     if row is None:
         return None
     tries = tuple(Try.model_validate(one) for one in row.tries)
-    return _Standing(tries, Recognition.model_validate_json(row.draft))
+    return Standing(tries, Recognition.model_validate_json(row.draft))
 
 
-def _stand(
-    session: Session, held: Claim, tries: Sequence[Try], best: Recognition, spent: Usage
-) -> bool:
+def fallbacks(session: Session, options: JobOptions) -> list[str]:
+    """Engines beside the job's own that may read its pages now."""
+    if options.engine != "auto":
+        return []
+    live: Collection[str] = workers.live_slots(session)
+    return [engine for engine in settings().fallback_engines if recognise_queue(engine) in live]
+
+
+def outcome(
+    before: Standing | None,
+    last: Recognition,
+    *,
+    flaw: Flaw | None,
+    task: Task,
+    others: Sequence[str],
+) -> Outcome:
+    """What the last reading of a page leads to, where `others` may read it as well."""
+    if flaw is None and before is None:
+        return Outcome(last, (), last.usage)
+    one = Try(engine=last.engine, mode=last.mode, flaw=flaw)
+    tries = (*(before.tries if before else ()), one)
+    engine = next_engine(tries, task, others) if flaw else None
+    return Outcome(_better(before, last, flaw), tries, last.usage, engine)
+
+
+def conclude(session: Session, held: Claim, outcome: Outcome) -> bool:
+    """Let a page stand as it was read, or have it read again; False where the claim is lost."""
+    if outcome.next_engine is not None:
+        return _climb(session, held, outcome.next_engine, outcome)
+    return _stand(session, held, outcome)
+
+
+def fail(session: Session, held: Claim, error: OctavoError) -> bool:
+    """End a page with an error, or with its draft where it has one.
+
+    Whoever ends it may not have its image, so a draft that stands like this has no figures.
+    """
+    before = standing(session, held)
+    if before is None:
+        return pages.fail(session, held, error)
+    engine = held.queue.partition(".")[2]
+    last = Try(engine=engine, mode=highest_mode(engine), flaw=error.code)
+    best = references.only(before.draft, held.page_no, ())
+    return _stand(session, held, Outcome(best, (*before.tries, last), Usage()))
+
+
+def _better(before: Standing | None, last: Recognition, flaw: Flaw | None) -> Recognition:
+    """The reading with the smaller flaw; of equals the later, which was looked at more closely."""
+    if before is None:
+        return last
+    best = min(_FROM_BEST.index(Flaw(one.flaw)) for one in before.tries if one.flaw)
+    return last if _FROM_BEST.index(flaw) <= best else before.draft
+
+
+def _stand(session: Session, held: Claim, outcome: Outcome) -> bool:
     """End a page with the best that was read of it."""
-    is_flawed = all(one.flaw for one in tries)
-    standing = best.model_copy(update={"tries": list(tries)})
-    if not pages.succeed(session, held, standing, spent=spent, is_flawed=is_flawed):
+    if not outcome.tries:
+        return pages.succeed(session, held, outcome.best)
+    is_flawed = all(one.flaw for one in outcome.tries)
+    best = outcome.best.model_copy(update={"tries": list(outcome.tries)})
+    if not pages.succeed(session, held, best, spent=outcome.spent, is_flawed=is_flawed):
         return False
     query = text("UPDATE pages SET draft = NULL WHERE job_id = :job_id AND page_no = :page_no")
     session.execute(query, {"job_id": held.job_id, "page_no": held.page_no})
@@ -165,17 +181,17 @@ _CLIMB = text(
 )
 
 
-def _climb(session: Session, held: Claim, engine: str, kept: _Standing, *, spent: Usage) -> bool:
+def _climb(session: Session, held: Claim, engine: str, outcome: Outcome) -> bool:
     """Give a page to an engine that is to read it again, and keep what was read."""
     values: dict[str, Any] = {
         "id": held.id,
         "attempt": held.attempt,
         "job_id": held.job_id,
         "queue": recognise_queue(engine),
-        "tries": [one.model_dump(mode="json") for one in kept.tries],
-        "draft": kept.draft.model_dump_json(),
-        "vision_tokens": spent.vision_tokens,
-        "output_tokens": spent.output_tokens,
-        "engine_seconds": spent.engine_seconds,
+        "tries": [one.model_dump(mode="json") for one in outcome.tries],
+        "draft": outcome.best.model_dump_json(),
+        "vision_tokens": outcome.spent.vision_tokens,
+        "output_tokens": outcome.spent.output_tokens,
+        "engine_seconds": outcome.spent.engine_seconds,
     }
     return session.execute(_CLIMB, values).first() is not None

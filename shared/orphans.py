@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.models import Job, Page, Tenant
+from shared.models import Job, Page, StoredRecognition, Tenant
 from shared.status import JobStatus
 from shared.storage import KeyParts, parse_key
 
+_Reading = tuple[UUID, int, int]  # a job, a page of it, and the attempt that read it
 _JobRow = Row[UUID, UUID, JobStatus, int | None, datetime | None]
 
 
@@ -30,20 +31,25 @@ def among(session: Session, keys: Iterable[str]) -> list[str]:
     jobs = _jobs_of(session, ours.values())
     query = select(Page.image_key).where(Page.job_id.in_(jobs), Page.image_key.in_(ours))
     images = set(session.scalars(query))
+    readings = _readings_of(session, ours.values())
     return [
         key
         for key, parts in ours.items()
-        if not _is_needed(parts, jobs.get(parts.job_id), is_image=key in images)
+        if not _is_needed(parts, jobs.get(parts.job_id), is_image=key in images, readings=readings)
     ]
 
 
-def _is_needed(parts: KeyParts, job: _JobRow | None, *, is_image: bool) -> bool:
+def _is_needed(
+    parts: KeyParts, job: _JobRow | None, *, is_image: bool, readings: set[_Reading]
+) -> bool:
     if job is None or job.tenant != parts.tenant or job.status is JobStatus.EXPIRED:
         return False
     if job.deleted_at is not None:
         return True  # the purge takes it, and counts it
     if parts.is_page:
         return is_image
+    if parts.figure_of:
+        return (parts.job_id, *parts.figure_of) in readings
     return parts.result_attempt in (None, job.result_attempt)
 
 
@@ -57,3 +63,13 @@ def _jobs_of(session: Session, keys: Iterable[KeyParts]) -> dict[UUID, _JobRow]:
         Job.id.in_({parts.job_id for parts in keys})
     )
     return {row.id: row for row in session.execute(query)}
+
+
+def _readings_of(session: Session, keys: Iterable[KeyParts]) -> set[_Reading]:
+    """Which attempts read the pages that have figures among the keys."""
+    found = {(parts.job_id, parts.figure_of[0]) for parts in keys if parts.figure_of}
+    page = tuple_(StoredRecognition.job_id, StoredRecognition.page_no)
+    query = select(
+        StoredRecognition.job_id, StoredRecognition.page_no, StoredRecognition.attempt
+    ).where(page.in_(found))
+    return {(row.job_id, row.page_no, row.attempt) for row in session.execute(query)}

@@ -15,7 +15,7 @@ from sqlalchemy import Boolean, Float, Integer, Row, bindparam, func, select, te
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
-from shared import jobs, work
+from shared import jobs, storage, work
 from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition, Usage
 from shared.errors import OctavoError
 from shared.models import Job, Page, StoredRecognition, Work
@@ -264,6 +264,30 @@ def _document_page(
         recognition=Recognition.model_validate_json(stored.body),
         needs_review=stored.needs_review,
     )
+
+
+def figure_key(session: Session, job: Job, page_no: int, number: int) -> str | None:
+    """Where that figure of a page lies; None where what was read of the page refers to none."""
+    stored = session.get(StoredRecognition, (job.id, page_no))
+    if stored is None:
+        return None
+    blocks = Recognition.model_validate_json(stored.body).blocks
+    if all(block.figure != number for block in blocks):
+        return None
+    return storage.figure_key(job.tenant, job.id, page_no, stored.attempt, number)
+
+
+def taken_over(session: Session, job_id: UUID) -> set[tuple[int, int]]:
+    """The pages of a job that an earlier one read, each with the attempt that did."""
+    query = (
+        select(Page.page_no, StoredRecognition.attempt)
+        .join(
+            StoredRecognition,
+            (StoredRecognition.job_id == Page.job_id) & (StoredRecognition.page_no == Page.page_no),
+        )
+        .where(Page.job_id == job_id, Page.image_key.is_(None))
+    )
+    return {(row.page_no, row.attempt) for row in session.execute(query)}
 
 
 _REUSE = (

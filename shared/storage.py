@@ -101,6 +101,11 @@ def page_key(tenant: UUID, job_id: UUID, page_no: int, attempt: int) -> str:
     return f"{job_prefix(tenant, job_id)}pages/{page_no}/{attempt}.jpg"
 
 
+def figure_key(tenant: UUID, job_id: UUID, page_no: int, attempt: int, number: int) -> str:
+    """Where an attempt of recognise puts a figure of a page."""
+    return f"{job_prefix(tenant, job_id)}pages/{page_no}/figures/{attempt}/{number}.jpg"
+
+
 def result_key(tenant: UUID, job_id: UUID, attempt: int, extension: str) -> str:
     """Where an attempt of assemble puts the result in one format."""
     return f"{job_prefix(tenant, job_id)}result/{attempt}/document.{extension}"
@@ -113,11 +118,13 @@ class KeyParts:
     tenant: UUID
     job_id: UUID
     is_page: bool
+    figure_of: tuple[int, int] | None  # the page and the attempt whose figure it is
     result_attempt: int | None  # whose result it is; None where it is something else
 
 
 _KEY = re.compile(
-    r"([0-9a-f]{32})/([0-9a-f]{32})/(?:(pages)/\d+/\d+\.jpg|result/(\d+)/document\.\w+|.+)"
+    r"([0-9a-f]{32})/([0-9a-f]{32})/(?:(pages)/\d+/\d+\.jpg"
+    r"|pages/(\d{1,9})/figures/(\d{1,9})/\d+\.jpg|result/(\d+)/document\.\w+|.+)"
 )
 
 
@@ -126,9 +133,14 @@ def parse_key(key: str) -> KeyParts | None:
     found = _KEY.fullmatch(key)
     if found is None:
         return None
-    tenant, job_id, pages, attempt = found.groups()
-    result_attempt = int(attempt) if attempt else None
-    return KeyParts(UUID(hex=tenant), UUID(hex=job_id), pages is not None, result_attempt)
+    tenant, job_id, pages, page_no, figure_attempt, attempt = found.groups()
+    return KeyParts(
+        UUID(hex=tenant),
+        UUID(hex=job_id),
+        is_page=pages is not None,
+        figure_of=(int(page_no), int(figure_attempt)) if page_no else None,
+        result_attempt=int(attempt) if attempt else None,
+    )
 
 
 def make_bucket(of: S3Client | None = None, name: str | None = None) -> None:

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from shared import jobs, pages, storage
 from shared.audit import Action
 from shared.db import transaction
+from shared.document import Block, BlockKind, Box
 from shared.errors import PageTimeout
 from shared.models import Job
 from shared.status import WorkKind
@@ -22,6 +23,7 @@ from tests import documents
 from tests.factory import claimed, recognition, work_of
 
 PDF = documents.pdf(pages=1)
+FIGURE = b"a picture"
 
 OPEN = {"/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 """What needs no key. Nothing of a tenant is there."""
@@ -84,6 +86,22 @@ def finished(client: TestClient, said: str = "said", **options: str) -> str:
     return public
 
 
+def illustrated(client: TestClient) -> str:
+    """The id of a job whose first page was read and has a figure; its second waits."""
+    public = submitted(client)
+    block = Block(kind=BlockKind.IMAGE, text="", box=Box(x0=0, y0=0, x1=9, y1=9), figure=1)
+    with transaction() as session:
+        job = session.get_one(Job, jobs.parse_id(public))
+        held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+        pages.begin(session, held, 2)
+        rendered = [pages.Rendered(number, f"{number}.jpg", 100, 200) for number in (1, 2)]
+        pages.add(session, held, rendered)
+        held = claimed(session, work_of(session, job, WorkKind.RECOGNISE)[0])
+        storage.put(storage.figure_key(job.tenant, job.id, 1, held.attempt, 1), FIGURE)
+        pages.succeed(session, held, recognition(blocks=[block]))
+    return public
+
+
 def _of(make: Callable[[TestClient], str], path: str = "") -> Callable[[TestClient], str]:
     return lambda client: f"/v1/jobs/{make(client)}{path}"
 
@@ -104,6 +122,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/jobs/{job_id}/pages"): Operation(_of(finished, "/pages"), 200, None),
     ("GET", "/v1/jobs/{job_id}/pages/{page_no}"): Operation(
         _of(finished, "/pages/1"), 200, Action.PAGE_READ
+    ),
+    ("GET", "/v1/jobs/{job_id}/pages/{page_no}/figures/{number}"): Operation(
+        _of(illustrated, "/pages/1/figures/1"), 200, Action.FIGURE_READ
     ),
     ("GET", "/v1/jobs/{job_id}/result"): Operation(
         _of(finished, "/result"), 200, Action.RESULT_READ

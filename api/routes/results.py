@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from sqlalchemy.orm import Session
 
 from api import examples, present
 from api.deps import Acting, Reader, Transaction
@@ -23,14 +24,18 @@ from shared.errors import (
     JobDeleted,
     JobFailed,
     NotFound,
+    OctavoError,
     PageNotFinished,
     ResultExpired,
 )
 from shared.formats import Format
+from shared.media import MediaType
 from shared.models import Job as JobRow
 from shared.status import JobStatus
 
 router = APIRouter(tags=["results"])
+
+PageNo = Annotated[int, Path(ge=1, le=2**31 - 1, description="The page's number, from 1.")]
 
 
 @router.get(
@@ -76,21 +81,64 @@ def list_pages(
 )
 def get_page(
     job_id: JobId,
-    page_no: Annotated[int, Path(ge=1, le=2**31 - 1, description="Its number, from 1.")],
+    page_no: PageNo,
     caller: Reader,
     actor: Acting,
     session: Transaction,
 ) -> DocumentPage:
     """What was read of one page, as soon as that is done, also while the job runs."""
     job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
-    found = pages.finished(session, job.id, after=page_no - 1, most=1)
-    if found and found[0].page == page_no:
+    found = _finished(session, job, page_no)
+    if found is None:
+        raise _absence(job, page_no)
+    thing = jobs.public_id(job.id)
+    audit.record(session, caller.tenant, actor, Action.PAGE_READ, thing, page=page_no)
+    return found
+
+
+@router.get(
+    "/v1/jobs/{job_id}/pages/{page_no}/figures/{number}",
+    summary="Get a figure of a page",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The figure, as it was cut out of the page's image.",
+            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **documented(*ALWAYS, NotFound, PageNotFinished, JobDeleted, ResultExpired),
+    },
+)
+def get_figure(
+    job_id: JobId,
+    page_no: PageNo,
+    number: Annotated[int, Path(ge=1, le=2**31 - 1, description="As `figure` of its block.")],
+    caller: Reader,
+    actor: Acting,
+) -> Response:
+    """A picture that stands in a page. `pages/1/figures/2` in markdown is below the job's address.
+
+    Whoever wrote the document drew it: it is shown as it is, and is to be trusted with nothing.
+    """
+    with transaction(caller.tenant) as session:
+        job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+        key = pages.figure_key(session, job, page_no, number)
+        if key is None:
+            is_finished = _finished(session, job, page_no) is not None
+            raise (
+                NotFound("The page has no such figure.") if is_finished else _absence(job, page_no)
+            )
+        facts = {"page": page_no, "figure": number}
         thing = jobs.public_id(job.id)
-        audit.record(session, caller.tenant, actor, Action.PAGE_READ, thing, page=page_no)
-        return found[0]
-    if job.status.is_final or not _may_come(job, page_no):
-        raise NotFound("The job has no such page.")
-    raise PageNotFinished(retry_after_seconds=1)
+        audit.record(session, caller.tenant, actor, Action.FIGURE_READ, thing, **facts)
+    try:
+        figure = storage.get(key)
+    except storage.ObjectMissing as error:
+        raise NotFound("The figure is gone.") from error
+    headers = {
+        "Content-Disposition": f'inline; filename="page-{page_no}-figure-{number}.jpg"',
+        "Content-Security-Policy": "sandbox",
+    }
+    return Response(figure, 200, headers, MediaType.JPEG)
 
 
 @router.get(
@@ -138,6 +186,19 @@ def _unexpired(job: JobRow) -> JobRow:
     if job.status is JobStatus.EXPIRED:
         raise ResultExpired
     return job
+
+
+def _finished(session: Session, job: JobRow, page_no: int) -> DocumentPage | None:
+    """A page that is final; None where it is not, or there is none of that number."""
+    found = pages.finished(session, job.id, after=page_no - 1, most=1)
+    return found[0] if found and found[0].page == page_no else None
+
+
+def _absence(job: JobRow, page_no: int) -> OctavoError:
+    """Why a page is not there."""
+    if job.status.is_final or not _may_come(job, page_no):
+        return NotFound("The job has no such page.")
+    return PageNotFinished(retry_after_seconds=1)
 
 
 def _may_come(job: JobRow, page_no: int) -> bool:

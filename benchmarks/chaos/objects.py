@@ -17,6 +17,13 @@ _IMAGES = text(
     WHERE image_key IS NOT NULL AND status <> 'expired'
     """
 )
+_FIGURES = text(
+    """
+    SELECT r.tenant, r.job_id, page_no, attempt,
+      jsonb_path_query(body::jsonb, '$.blocks[*].figure ? (@ != null)')::int AS number
+    FROM recognitions AS r JOIN jobs ON jobs.id = r.job_id WHERE status <> 'expired'
+    """
+)
 _RESULTS = text("SELECT tenant, id, result_attempt FROM jobs WHERE result_attempt IS NOT NULL")
 
 
@@ -61,6 +68,8 @@ def _expected(connection: Connection) -> Iterator[str]:
     for row in connection.execute(_SOURCES):
         yield storage.source_key(row.tenant, row.id)
     yield from connection.execute(_IMAGES).scalars()
+    for row in connection.execute(_FIGURES):
+        yield storage.figure_key(row.tenant, row.job_id, row.page_no, row.attempt, row.number)
     for row in connection.execute(_RESULTS):
         for each in Format:
             yield storage.result_key(row.tenant, row.id, row.result_attempt, each.extension)

@@ -12,7 +12,7 @@ from shared import jobs, pages, storage, work
 from shared.db import sole_holder, transaction
 from shared.models import Job
 from shared.status import WorkKind, WorkStatus
-from shared.storage import page_key, result_key, source_key
+from shared.storage import figure_key, page_key, result_key, source_key
 from tests.factory import claimed, make_job, make_tenant, recognition, work_of
 from tests.unit.test_engine_host import wait_until
 from worker import collector
@@ -80,12 +80,15 @@ def test_what_a_job_needs_stays_and_what_lost_attempts_left_goes() -> None:
     needed = {
         source_key(job.tenant, job.id),
         page_key(job.tenant, job.id, 1, 2),
+        figure_key(job.tenant, job.id, 1, 1, 1),
         result_key(job.tenant, job.id, 2, "md"),
         storage.job_prefix(job.tenant, job.id) + "pages/1/overlay.png",  # of a later version
     }
     lost = {
         page_key(job.tenant, job.id, 1, 1),
         page_key(job.tenant, job.id, 2, 2),
+        figure_key(job.tenant, job.id, 1, 2, 1),
+        figure_key(job.tenant, job.id, 2, 1, 1),
         result_key(job.tenant, job.id, 1, "md"),
     }
     stored(*needed, *lost)

@@ -13,7 +13,16 @@ from sqlalchemy.orm import Session
 from shared import failure, ladder, pages, work, workers
 from shared.config import Settings, settings
 from shared.db import transaction
-from shared.document import DocumentPage, FinishReason, Flaw, Recognition, Usage
+from shared.document import (
+    Block,
+    BlockKind,
+    Box,
+    DocumentPage,
+    FinishReason,
+    Flaw,
+    Recognition,
+    Usage,
+)
 from shared.errors import PageTimeout
 from shared.models import Job, Work
 from shared.options import JobOptions
@@ -67,19 +76,26 @@ def read(said: str, mode: str | None, flaw: Flaw | None, engine: str = "fake") -
 
 def concluded(session: Session, unit: Work, said: Recognition, flaw: Flaw | None) -> str:
     """Read a page so; the queue in which it then waits, or its end."""
-    held = claimed(session, unit)
-    options = JobOptions()
-    assert ladder.conclude(
-        session, held, said, flaw=flaw, options=options, is_again=is_again(session, held)
-    )
+    assert conclude(session, claimed(session, unit), said, flaw)
     row = session.execute(
         text("SELECT status, queue FROM work WHERE id = :id"), {"id": unit.id}
     ).one()
     return str(row.queue if row.status == "queued" else row.status)
 
 
-def is_again(session: Session, held: work.Claim) -> bool:
-    return pages.assignment(session, held)[2]
+def conclude(
+    session: Session, held: work.Claim, said: Recognition, flaw: Flaw | None, engine: str = "auto"
+) -> bool:
+    """What the task does with a reading, but for the figures."""
+    options = JobOptions(engine=engine)
+    outcome = ladder.outcome(
+        ladder.standing(session, held),
+        said,
+        flaw=flaw,
+        task=options.task,
+        others=ladder.fallbacks(session, options),
+    )
+    return ladder.conclude(session, held, outcome)
 
 
 def result(session: Session, job_id: Any) -> DocumentPage:
@@ -145,10 +161,8 @@ class TestClimbing:
     def test_a_named_engine_is_the_only_one_that_reads(
         self, session: Session, unit: Work, paddle_may_help: None
     ) -> None:
-        held = claimed(session, unit)
-        named = JobOptions(engine="fake")
         empty = read("", "gundam", Flaw.EMPTY)
-        ladder.conclude(session, held, empty, flaw=Flaw.EMPTY, options=named, is_again=False)
+        assert conclude(session, claimed(session, unit), empty, Flaw.EMPTY, engine="fake")
 
         assert result(session, unit.job_id).needs_review
 
@@ -170,6 +184,20 @@ class TestClimbing:
         kept = session.execute(text("SELECT draft FROM pages")).scalar_one()
         assert kept is None
 
+    def test_a_draft_that_an_error_lets_stand_refers_to_no_figure(
+        self, session: Session, unit: Work
+    ) -> None:
+        image = Block(kind=BlockKind.IMAGE, text="", box=Box(x0=0, y0=0, x1=9, y1=9))
+        draft = read("cut o", "base", Flaw.LENGTH).model_copy(
+            update={"markdown": "![](figures/1)\n\ncut o", "blocks": [image]}
+        )
+        concluded(session, unit, draft, Flaw.LENGTH)
+        assert failure.settle(session, claimed(session, unit), PageTimeout())
+
+        page = result(session, unit.job_id)
+        assert page.markdown == "cut o"
+        assert [block.figure for block in page.blocks] == [None]
+
     def test_the_sweeper_may_let_a_draft_stand(self, unit: Work) -> None:
         with transaction() as session:
             concluded(session, unit, read("cut o", "base", Flaw.LENGTH), Flaw.LENGTH)
@@ -183,11 +211,9 @@ class TestClimbing:
         current = claimed(session, unit)
 
         cut = read("cut o", "base", Flaw.LENGTH)
-        assert not ladder.conclude(
-            session, late, cut, flaw=Flaw.LENGTH, options=JobOptions(), is_again=False
-        )
+        assert not conclude(session, late, cut, Flaw.LENGTH)
         assert work.is_mine(session, current)
-        assert not is_again(session, current)
+        assert ladder.standing(session, current) is None
 
     def test_an_old_message_does_not_reach_the_engine_that_was_left(
         self, session: Session, unit: Work, paddle_may_help: None

@@ -26,6 +26,7 @@ LARGEST_ID = 2**63
 """Whoever can write to the broker may send what they like."""
 
 Loaded = TypeVar("Loaded")
+Answer = TypeVar("Answer")
 
 log = structlog.get_logger()
 
@@ -95,6 +96,18 @@ def settle(held: Held, error: OctavoError) -> None:
     kind = held.claim.kind
     log.info("attempt_failed", kind=kind, code=error.code, detail=error.detail, blames=error.blames)
     store(held, lambda session: failure.settle(session, held.claim, error))
+
+
+def ask(held: Held, question: Callable[[Session], Answer]) -> Answer | None:
+    """What Postgres answers, waited for as `store` does; None where the claim was lost meanwhile."""
+    while not held.lost:
+        try:
+            with transaction() as session:
+                return question(session)
+        except DependencyUnavailable:
+            held.touch()
+            time.sleep(RETRY_SECONDS)
+    return None
 
 
 def store(held: Held, transition: Callable[[Session], bool]) -> bool:

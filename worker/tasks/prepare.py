@@ -32,6 +32,7 @@ from shared.work import Claim
 from worker.app import app
 from worker.heartbeat import Held
 from worker.pipeline.render import Document, Limits, open_document
+from worker.tasks import figures
 from worker.tasks.attempt import carry_out, store
 
 LARGEST_WINDOW = 16
@@ -52,6 +53,7 @@ def _load(session: Session, claim: Claim) -> Job | None:
 
 
 def _prepare(held: Held, job: Job) -> None:
+    figures.take_over(held, job)
     with tempfile.TemporaryFile() as file:
         _download(held, job, file)
         with _open(job, file) as document:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
 from shared import crash_point, ladder, pages, storage, work
 from shared.db import transaction
+from shared.document import Recognition
 from shared.errors import PageUnreadable
+from shared.ladder import Standing
 from shared.options import JobOptions
 from shared.work import Claim
 from worker import process
 from worker.app import app
 from worker.heartbeat import Held
 from worker.pipeline import ink
-from worker.tasks.attempt import carry_out, store
+from worker.tasks import figures
+from worker.tasks.attempt import ask, carry_out, store
 
 LOOK_SECONDS = 0.5
 
@@ -24,7 +27,7 @@ LOOK_SECONDS = 0.5
 class _Assignment:
     image_key: str
     options: JobOptions
-    is_again: bool
+    before: Standing | None  # what the page was read as, where that had a flaw
 
 
 @app.task(name="recognise")
@@ -44,7 +47,8 @@ def recognise(work_id: int) -> None:
 
 def _load(session: Session, claim: Claim) -> _Assignment | None:
     image_key, options, is_again = pages.assignment(session, claim)
-    return _Assignment(image_key, JobOptions.model_validate(options), is_again)
+    before = ladder.standing(session, claim) if is_again else None
+    return _Assignment(image_key, JobOptions.model_validate(options), before)
 
 
 def _read(held: Held, assignment: _Assignment) -> None:
@@ -53,18 +57,27 @@ def _read(held: Held, assignment: _Assignment) -> None:
     except storage.ObjectMissing as error:
         raise PageUnreadable("The page's image is gone from the store.") from error
     asked, engine = assignment.options, process.engine()
-    mode = ladder.highest_mode(engine.name) if assignment.is_again else asked.mode
+    mode = ladder.highest_mode(engine.name) if assignment.before else asked.mode
     reading = engine.submit(
         image, task=asked.task, mode=mode, prompt=asked.words, among=held.claim.among
     )
     held.progressed, held.give_up = reading.progressed, reading.cancel
     recognition = reading.result()
     crash_point.reach("recognise", "read")
+    outcome = _outcome(held, assignment, recognition, image)
+    if outcome.next_engine is None:  # only what stands has figures
+        outcome = replace(outcome, best=figures.keep(held, outcome.best, image))
+        crash_point.reach("recognise", "stored")
+    store(held, lambda session: ladder.conclude(session, held.claim, outcome))
+
+
+def _outcome(
+    held: Held, assignment: _Assignment, recognition: Recognition, image: bytes
+) -> ladder.Outcome:
+    asked = assignment.options
     has_ink = bool(recognition.text) or ink.has_ink(image)
     flaw = ladder.flaw_of(recognition, asked.task, has_ink=has_ink)
-    store(
-        held,
-        lambda session: ladder.conclude(
-            session, held.claim, recognition, flaw=flaw, options=asked, is_again=assignment.is_again
-        ),
+    others = ask(held, lambda session: ladder.fallbacks(session, asked)) if flaw else None
+    return ladder.outcome(
+        assignment.before, recognition, flaw=flaw, task=asked.task, others=others or ()
     )

@@ -1,0 +1,66 @@
+"""Figures of pages in the store: objects first, then the row that refers to them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+from shared import pages, references, storage
+from shared.db import transaction
+from shared.document import Recognition
+from shared.errors import PageUnreadable
+from shared.media import MediaType
+from shared.models import Job
+from worker.heartbeat import Held
+from worker.pipeline import figures
+
+_CUTTING = threading.BoundedSemaphore(2)  # a page decoded takes up to 120 MB, and threads are many
+
+
+def keep(held: Held, recognition: Recognition, image: bytes) -> Recognition:
+    """Store the figures of a page that was read; the recognition, which now refers to them.
+
+    Their keys have the attempt: what one leaves that another overtook is collected.
+    """
+    if not references.are_in(recognition):
+        return recognition
+    claim, page_no = held.claim, held.claim.page_no
+    with _CUTTING:
+        held.touch()
+        try:
+            recognition, cut = figures.cut(recognition, image, page_no)
+        except OSError as error:
+            raise PageUnreadable("The page image is broken.") from error
+    for figure in cut:
+        if held.lost:
+            break
+        key = storage.figure_key(claim.tenant, claim.job_id, page_no, claim.attempt, figure.number)
+        storage.put(key, figure.jpeg, MediaType.JPEG)
+        held.touch()
+    return recognition
+
+
+def take_over(held: Held, job: Job) -> None:
+    """Copy the figures of pages that an earlier job read, since they go when that job does."""
+    if job.retry_of is None:
+        return
+    with transaction() as session:
+        wanted = pages.taken_over(session, job.id)
+    if not wanted:
+        return
+    theirs = f"{storage.job_prefix(job.tenant, job.retry_of)}pages/"
+    ours = f"{storage.job_prefix(job.tenant, job.id)}pages/"
+    there = set(_keys(ours))
+    for key in _keys(theirs):
+        parts, target = storage.parse_key(key), ours + key.removeprefix(theirs)
+        if parts is not None and parts.figure_of in wanted and target not in there:
+            with suppress(storage.ObjectMissing):  # the earlier job goes at this moment
+                storage.copy(key, target)
+            held.touch()
+
+
+def _keys(prefix: str) -> Iterator[str]:
+    for objects in storage.listing(prefix):
+        for found in objects:
+            yield found.key
