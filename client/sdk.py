@@ -137,6 +137,14 @@ class Octavo:
         """
         return parsed(self._transport.get(_path(job_id, f"pages/{number:d}")), DocumentPage)
 
+    def figure(self, job_id: str, page: int, number: int) -> bytes:
+        """A picture that stands in a page, as JPEG; `figure` of its block has the number.
+
+        Raises NotFinished where the page has not been read yet, ApiError `not_found` where it has
+        no such figure.
+        """
+        return self._transport.get(_path(job_id, f"pages/{page:d}/figures/{number:d}")).content
+
     def watch(self, job_id: str) -> Iterator[Job]:
         """The job as it stands, then again at each change, until it is final.
 

@@ -501,6 +501,15 @@ def test_a_page_is_read_while_its_job_runs(gateway: Gateway, octavo: Octavo) -> 
     assert octavo.page(JOB_ID, 2).markdown == "# Zwei"
 
 
+def test_a_figure_of_a_page_comes_as_it_is(gateway: Gateway, octavo: Octavo) -> None:
+    path = f"{JOB_PATH}/pages/2/figures/1"
+    gateway.on("GET", path, problem(409, "page_not_finished"), Answer(200, "a picture"))
+
+    with pytest.raises(NotFinished):
+        octavo.figure(JOB_ID, 2, 1)
+    assert octavo.figure(JOB_ID, 2, 1) == b"a picture"
+
+
 def test_a_result_comes_in_the_format_asked_for(gateway: Gateway, octavo: Octavo) -> None:
     gateway.on_each(
         "GET", f"{JOB_PATH}/result", lambda it: Answer(200, f"ä\0 {it.query['format']}")
