@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -31,8 +32,10 @@ from worker.engine import spawn
 from worker.engine.errors import ReadingCancelled
 from worker.engine.faults import Fault, marked
 from worker.engine.host import EngineHost
-from worker.engine.protocol import Cancelled, Done, FromChild
-from worker.engine.reading import Reading
+from worker.engine.inbox import Inbox
+from worker.engine.life import Life, LifeEnded, Limits
+from worker.engine.protocol import Cancelled, Done, FromChild, PageOptions, Read
+from worker.engine.reading import Reading, Vitals
 from worker.engine.spawn import Child
 
 
@@ -93,6 +96,47 @@ def test_an_engine_that_dies_of_many_pages_together_makes_suspects_of_all() -> N
 
         deaths = [killer, *(death_of(neighbour, 1) for neighbour in neighbours)]
         assert all(death.blames and death.suspects == 6 for death in deaths)
+
+
+def test_what_a_dead_engine_said_last_is_heard_before_it_is_found_dead() -> None:
+    inbox, vitals = Inbox(), Vitals()
+    with fake_settings(faults="segfault"):
+        child = Child("fake")
+    life = Life(
+        child,
+        inbox=inbox,
+        limits=Limits(start_seconds=20, cancel_seconds=10, **LIMITS),
+        vitals=vitals,
+    )
+    readings = [reading_of(fault, inbox, vitals) for fault in (Fault.SEGFAULT, None)]
+    while life.ready is None:
+        life.turn()
+
+    inbox.submit(readings[0])
+    life.turn()  # and then the host is busy with something else
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    inbox.submit(readings[1])  # cannot be sent any more
+    with pytest.raises(LifeEnded) as caught:
+        while True:
+            life.turn()
+    life.bury(caught.value)
+    inbox.close()
+
+    killer, neighbour = map(death_of, readings)
+    assert killer.blames and killer.suspects == 1
+    assert not neighbour.blames
+
+
+def reading_of(fault: Fault | None, inbox: Inbox, vitals: Vitals) -> Reading:
+    image = page_image(fault)
+    request = Read(
+        1 if fault else 2,
+        hashlib.sha256(image).hexdigest(),
+        PageOptions(task=Task.TEXT),
+        stream=False,
+        image=image,
+    )
+    return Reading(request, vitals=vitals, among=None, on_text=None, on_cancel=inbox.cancel)
 
 
 @pytest.mark.parametrize(

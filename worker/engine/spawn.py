@@ -94,12 +94,18 @@ class Child:
         self._outbox += [memoryview(part) for part in encode(message) if part]
 
     def flush(self) -> None:
-        """Send as much as the socket takes. Raises OSError where the child is gone."""
+        """Send as much as the socket takes.
+
+        Where the child is gone, nothing: `receive` says so, behind what the child said last.
+        """
         while self._outbox:
             part = self._outbox[0]
             try:
                 sent = self.socket.send(part)
             except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                self._outbox.clear()
                 return
             if sent == len(part):
                 self._outbox.popleft()
