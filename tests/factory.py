@@ -65,11 +65,12 @@ def make_readable(images: list[bytes]) -> Job:
         job = make_job(session)
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
         assert pages.begin(session, held, len(images))
-        rendered = []
-        for page_no, image in enumerate(images, 1):
-            key = storage.page_key(job.tenant, job.id, page_no, held.attempt)
-            storage.put(key, image)
-            rendered.append(Rendered(page_no, key, 100, 100))
+    rendered = []
+    for page_no, image in enumerate(images, 1):
+        key = storage.page_key(job.tenant, job.id, page_no, held.attempt)
+        storage.put(key, image)
+        rendered.append(Rendered(page_no, key, 100, 100))
+    with transaction() as session:
         assert pages.add(session, held, rendered)
         assert work.end(session, held, WorkStatus.SUCCEEDED)
     return job
