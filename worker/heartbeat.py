@@ -27,6 +27,10 @@ from shared.work import Claim
 log = structlog.get_logger()
 
 
+class AlreadyHeld(Exception):
+    """Another thread of this process holds the same claim."""
+
+
 class Held:
     """Claimed work in the hands of this process."""
 
@@ -126,15 +130,22 @@ class Heartbeat:
 
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[Held]:
-        """Keep the lease of `claim` while the block runs and progresses."""
-        held = Held(claim)
-        with self._lock:
-            self._held[claim.id] = held
+        """Keep the lease of `claim` while the block runs and progresses. Raises AlreadyHeld."""
+        held = self._hold(claim)
         try:
             yield held
         finally:
             with self._lock:
-                self._held.pop(claim.id, None)
+                if self._held.get(claim.id) is held:  # not that of a later attempt
+                    del self._held[claim.id]
+
+    def _hold(self, claim: Claim) -> Held:
+        with self._lock:
+            there = self._held.get(claim.id)
+            if there is not None and there.claim.attempt >= claim.attempt:
+                raise AlreadyHeld
+            held = self._held[claim.id] = Held(claim)
+            return held
 
     def _run(self) -> None:
         while not self._ended:

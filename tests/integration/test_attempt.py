@@ -57,6 +57,21 @@ def carried_out(unit: Work) -> list[work.Claim]:
     return done
 
 
+def refuse_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Have Postgres be away at the next claim; what claims were tried."""
+    claim, tries = work.claim, list[object]()
+
+    def refuse(*arguments: object) -> work.Claim | None:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise DatabaseUnavailable
+        return claim(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attempt, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(work, "claim", refuse)
+    return tries
+
+
 def test_a_worker_that_is_ending_sends_back_what_comes(heartbeat: Heartbeat, unit: Work) -> None:
     heartbeat.draining = True
 
@@ -75,19 +90,38 @@ def test_a_claim_whose_answer_was_lost_is_found_again(
     assert state(unit)[0] == "running"
 
 
+def test_of_two_messages_for_the_same_work_one_is_carried_out_also_when_in_doubt(
+    heartbeat: Heartbeat, unit: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction() as session:
+        first = work.claim(session, unit.id, heartbeat.worker_id)
+    assert first is not None
+    with heartbeat.holding(first):
+        refuse_once(monkeypatch)
+        assert carried_out(unit) == []
+        assert heartbeat.busy == 1
+
+
+def test_an_attempt_that_ends_late_leaves_the_next_one_its_lease(
+    heartbeat: Heartbeat, unit: Work
+) -> None:
+    with transaction() as session:
+        first = work.claim(session, unit.id, heartbeat.worker_id)
+        assert first is not None
+        work.release(session, first)
+        second = work.claim(session, unit.id, heartbeat.worker_id)
+        assert second is not None
+    late = heartbeat.holding(first)
+    late.__enter__()
+    with heartbeat.holding(second):
+        late.__exit__(None, None, None)
+        assert heartbeat.busy == 1
+
+
 def test_a_database_that_is_away_is_waited_for(
     heartbeat: Heartbeat, unit: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, tries = work.claim, []
-
-    def refuse(*arguments: object) -> work.Claim | None:
-        tries.append(arguments)
-        if len(tries) == 1:
-            raise DatabaseUnavailable
-        return claim(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(attempt, "RETRY_SECONDS", 0)
-    monkeypatch.setattr(work, "claim", refuse)
+    tries = refuse_once(monkeypatch)
 
     assert len(carried_out(unit)) == 1
     assert len(tries) == 2
