@@ -145,28 +145,28 @@ def parse_key(key: str) -> KeyParts | None:
 
 def make_bucket(of: S3Client | None = None, name: str | None = None) -> None:
     """Make the bucket unless it is there."""
-    chosen = of or _store()
+    chosen = of or store()
     with suppress(chosen.exceptions.BucketAlreadyOwnedByYou):
         chosen.create_bucket(Bucket=name or _bucket())
 
 
 def put(key: str, body: bytes, media_type: str = "application/octet-stream") -> None:
     """Store `body` whole under `key`."""
-    with _typed_errors():
-        _store().put_object(Bucket=_bucket(), Key=key, Body=body, ContentType=media_type)
+    with typed_errors():
+        store().put_object(Bucket=_bucket(), Key=key, Body=body, ContentType=media_type)
 
 
 def get(key: str) -> bytes:
     """The bytes under `key`; raises ObjectMissing."""
-    with _typed_errors():
-        answer = _store().get_object(Bucket=_bucket(), Key=key)
+    with typed_errors():
+        answer = store().get_object(Bucket=_bucket(), Key=key)
         return answer["Body"].read()
 
 
 def stream(key: str) -> Iterator[bytes]:
     """The bytes under `key` in pieces; raises ObjectMissing before the first."""
-    with _typed_errors():
-        body = _store().get_object(Bucket=_bucket(), Key=key)["Body"]
+    with typed_errors():
+        body = store().get_object(Bucket=_bucket(), Key=key)["Body"]
     return body.iter_chunks(256 * 1024)
 
 
@@ -176,8 +176,8 @@ def download(key: str, file: IO[bytes], *, on_piece: Callable[[], None]) -> str:
     `on_piece` hears of every megabyte.
     """
     digest = hashlib.sha256()
-    with _typed_errors():
-        for piece in _store().get_object(Bucket=_bucket(), Key=key)["Body"].iter_chunks(1024**2):
+    with typed_errors():
+        for piece in store().get_object(Bucket=_bucket(), Key=key)["Body"].iter_chunks(1024**2):
             digest.update(piece)
             file.write(piece)
             on_piece()
@@ -186,8 +186,8 @@ def download(key: str, file: IO[bytes], *, on_piece: Callable[[], None]) -> str:
 
 def copy(source: str, target: str) -> None:
     """Store again under `target` what lies under `source`; raises ObjectMissing."""
-    with _typed_errors():
-        _store().copy(  # in parts where it is large, and inside the store
+    with typed_errors():
+        store().copy(  # in parts where it is large, and inside the store
             {"Bucket": _bucket(), "Key": source}, _bucket(), target
         )
 
@@ -202,8 +202,8 @@ class StoredObject:
 
 def listing(prefix: str = "") -> Iterator[list[StoredObject]]:
     """All objects whose keys begin with `prefix`, in order of their keys, LISTED at a time."""
-    with _typed_errors():
-        pages = _store().get_paginator("list_objects_v2")
+    with typed_errors():
+        pages = store().get_paginator("list_objects_v2")
         listed = pages.paginate(
             Bucket=_bucket(), Prefix=prefix, PaginationConfig={"PageSize": LISTED}
         )
@@ -218,8 +218,8 @@ def delete(keys: Sequence[str]) -> None:
     """Delete the objects under the keys, at most a thousand; those that are gone already too."""
     if not keys:
         return
-    with _typed_errors():
-        answer = _store().delete_objects(
+    with typed_errors():
+        answer = store().delete_objects(
             Bucket=_bucket(), Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
         )
     if answer.get("Errors"):  # in an answer of 200
@@ -246,16 +246,16 @@ class UnfinishedUpload:
 
 def unfinished_uploads() -> Iterator[UnfinishedUpload]:
     """Uploads in parts that were begun and neither completed nor aborted."""
-    with _typed_errors():
-        for page in _store().get_paginator("list_multipart_uploads").paginate(Bucket=_bucket()):
+    with typed_errors():
+        for page in store().get_paginator("list_multipart_uploads").paginate(Bucket=_bucket()):
             for entry in page.get("Uploads", []):
                 yield UnfinishedUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
 
 
 def abort_upload(key: str, upload_id: str) -> None:
     """Take away the parts of an unfinished upload; nothing, where it is gone."""
-    with suppress(ObjectMissing), _typed_errors():
-        _store().abort_multipart_upload(Bucket=_bucket(), Key=key, UploadId=upload_id)
+    with suppress(ObjectMissing), typed_errors():
+        store().abort_multipart_upload(Bucket=_bucket(), Key=key, UploadId=upload_id)
 
 
 class Writer:
@@ -271,12 +271,12 @@ class Writer:
 
     def part(self, body: bytes) -> None:
         """Store the next part, of PART_BYTES or more; only the last may be smaller."""
-        with _typed_errors():
+        with typed_errors():
             if self._upload_id is None:
-                answer = _store().create_multipart_upload(Bucket=_bucket(), Key=self._key)
+                answer = store().create_multipart_upload(Bucket=_bucket(), Key=self._key)
                 self._upload_id = answer["UploadId"]
             number = len(self._parts) + 1
-            stored = _store().upload_part(
+            stored = store().upload_part(
                 Bucket=_bucket(),
                 Key=self._key,
                 UploadId=self._upload_id,
@@ -292,8 +292,8 @@ class Writer:
             return
         if rest:
             self.part(rest)
-        with _typed_errors():
-            _store().complete_multipart_upload(
+        with typed_errors():
+            store().complete_multipart_upload(
                 Bucket=_bucket(),
                 Key=self._key,
                 UploadId=self._upload_id,
@@ -309,7 +309,8 @@ class Writer:
 
 
 @functools.cache
-def _store() -> S3Client:
+def store() -> S3Client:
+    """The client of the platform's own store; what it raises is for `typed_errors`."""
     where = settings()
     return client(
         url=where.store_url,
@@ -324,7 +325,7 @@ def _bucket() -> str:
 
 
 @contextmanager
-def _typed_errors() -> Iterator[None]:
+def typed_errors() -> Iterator[None]:
     """Turn what the store's client raises into what callers act on."""
     try:
         yield

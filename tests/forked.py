@@ -45,7 +45,7 @@ def _import_all() -> None:
     for module in ("celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis"):
         importlib.import_module(module)
     app.loader.import_default_modules()  # the tasks
-    storage._store()  # noqa: SLF001 - as the first request would
+    storage.store()  # as the first request would
     api.app.create_app().openapi()
 
 

@@ -6,6 +6,7 @@ whatever they die of. SIGTERM ends it gracefully: no new claim, what is held is 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from celery import signals
 from shared.config import settings
 from shared.status import WorkKind
 from shared.work import recognise_queue
-from worker import process
+from worker import process, weights
 from worker.app import app, count_waiting
 from worker.engine.host import EngineHost
 from worker.heartbeat import Heartbeat
@@ -35,6 +36,7 @@ def run_cpu_worker(slots: int) -> None:
 def run_engine_worker(engine: str) -> None:
     """Recognise pages with one engine in its own process, until told to end."""
     chosen = settings()
+    weights.bring(os.environ)
     host = EngineHost(
         engine,
         page_seconds=chosen.page_seconds,

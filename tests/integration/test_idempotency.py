@@ -33,7 +33,7 @@ def submit(gateway: TestClient, key: str | None, body: bytes = PDF, **options: s
 
 def objects() -> list[str]:
     """The keys of all documents in the store that belong to a job, or to none."""
-    listed = storage._store().list_objects_v2(Bucket=storage._bucket())  # noqa: SLF001
+    listed = storage.store().list_objects_v2(Bucket=storage._bucket())  # noqa: SLF001
     return [found["Key"] for found in listed.get("Contents", [])]
 
 

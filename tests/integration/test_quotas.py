@@ -61,7 +61,7 @@ def stored() -> int:
     """How many documents the store has of tenants that there are."""
     with transaction() as session:
         tenants = session.execute(text("SELECT id FROM tenants")).scalars().all()
-    found = storage._store().list_objects_v2  # noqa: SLF001
+    found = storage.store().list_objects_v2
     return sum(
         found(Bucket=settings().store_bucket, Prefix=tenant.hex)["KeyCount"] for tenant in tenants
     )
