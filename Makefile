@@ -8,6 +8,9 @@ TORCH ?= torch==2.13.0
 LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-header
 
+# Whole platforms mostly wait: beside them there is time for the rest.
+SHARED ?= --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
 export PYTHON
 
 .PHONY: help demo up test parity fuzz fuzzapi overhead fairness queue gpu chaos crashes drills outages rolling soak lock samples clean
@@ -25,7 +28,7 @@ test: .venv/installed-deepseek ## Lint, check types, run all tests; options of p
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest $(SHARED) $(ARGS)
 
 parity: .venv/installed-deepseek ## Hold the DeepSeek-OCR network against transformers' own
 	$(RUN) -m pytest tests/parity $(ARGS)

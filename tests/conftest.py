@@ -1,4 +1,4 @@
-"""Small checkpoints of DeepSeek-OCR, made once for all tests that want them."""
+"""For all tests: who runs which of them, and small checkpoints of DeepSeek-OCR."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from worker.engine.deepseek.config import Version
 # Before torch is imported, also by the processes that tests start: many threads on few cores wait
 # for each other most of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests by file; those of `acceptance` stay in one process, as they share platforms."""
+    for item in items:
+        whole = item.path.parent.name == "acceptance"
+        item.add_marker(pytest.mark.xdist_group("acceptance" if whole else item.path.stem))
+
 
 Tiny = Callable[[Version], Path]
 

@@ -20,7 +20,7 @@ SHORT_TIMERS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fake_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform whose engine takes a twentieth of a second a page."""
     settings = {**SHORT_TIMERS, "OCTAVO_FAKE_DELAY_SECONDS": "0.05", "OCTAVO_FAKE_SLOTS": "4"}
@@ -29,7 +29,7 @@ def fake_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform
         yield platform
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform with two gateways and two engine workers, on which nobody counts on one alone."""
     settings = {
