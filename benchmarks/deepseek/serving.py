@@ -68,7 +68,9 @@ def read(
             number, page = waiting.pop()
             held.add(number)
             run.began[number] = time.perf_counter() - start
-            engine.submit(_request(number, page, stream=stream))
+            engine.submit(_request(number, page))
+            if stream:
+                engine.tell(number)
         for event in engine.step():
             now = time.perf_counter() - start
             if isinstance(event, Working):
@@ -83,15 +85,15 @@ def read(
     return run
 
 
-def _request(number: int, page: Page, *, stream: bool) -> Read:
+def _request(number: int, page: Page) -> Read:
     options = PageOptions(task=Task.MARKDOWN, mode=page.mode, max_output_tokens=page.output_tokens)
-    return Read(number, "", options, stream=stream, image=page.image)
+    return Read(number, "", options, image=page.image)
 
 
 def profile(engine: DeepSeekEngine, pages: Sequence[Page]) -> str:
     """What a step is made of when all rows are taken: where its time goes, on device and host."""
     for number, page in enumerate(pages):
-        engine.submit(_request(number, page, stream=False))
+        engine.submit(_request(number, page))
     done = 0
     while engine.rows_in_use < min(len(pages), engine.slots) // 2 or done < SETTLED_STEPS:
         done += 1

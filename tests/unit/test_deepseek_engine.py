@@ -60,11 +60,10 @@ def request(
     mode: str | None = "tiny",
     tokens: int | None = 24,
     prompt: str | None = None,
-    stream: bool = False,
 ) -> Read:
     task = Task.TEXT if prompt is None else Task.CUSTOM
     options = PageOptions(task=task, mode=mode, prompt=prompt, max_output_tokens=tokens)
-    return Read(page_id, f"{page_id:064}", options, stream=stream, image=image)
+    return Read(page_id, f"{page_id:064}", options, image=image)
 
 
 def events(engine: DeepSeekEngine, steps: int = 1000) -> list[Event]:
@@ -187,14 +186,55 @@ def test_a_page_reserves_no_more_than_the_model_can_take(engine: DeepSeekEngine)
     engine.cancel(1)
 
 
-def test_text_streams_as_it_is_read(engine: DeepSeekEngine) -> None:
-    engine.submit(request(1, stream=True))
+def told(said: list[Event]) -> list[bytes]:
+    return [event.text for event in said if isinstance(event, Delta)]
+
+
+def test_text_is_told_as_it_is_read(engine: DeepSeekEngine) -> None:
+    engine.submit(request(1))
+    engine.tell(1)
     said = events(engine)
 
-    deltas = [event for event in said if isinstance(event, Delta)]
-    streamed = b"".join(delta.text for delta in deltas).decode()
-    assert len(deltas) > 1
-    assert streamed.split() == recognitions(said)[1].markdown.split()
+    assert len(told(said)) > 1
+    assert b"".join(told(said)).decode().split() == recognitions(said)[1].markdown.split()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_who_comes_later_is_told_from_the_beginning(engine: DeepSeekEngine, steps: int) -> None:
+    engine.submit(request(1, tokens=60))
+    engine.tell(1)
+    whole = b"".join(told(events(engine)))
+
+    engine.submit(request(2, tokens=60))
+    assert told(events(engine, steps)) == []
+    engine.tell(2)
+    engine.tell(2)
+    [first, *more] = told(events(engine))
+
+    assert first + b"".join(more) == whole
+    assert len(first) > len(whole) // 60
+
+
+def test_who_looks_changes_nothing_of_what_is_read(engine: DeepSeekEngine) -> None:
+    expected = [alone(engine, request(number, PAGES[number], tokens=40)) for number in range(3)]
+
+    for number in range(3):
+        engine.submit(request(number, PAGES[number], tokens=40))
+    said = events(engine, steps=4)
+    engine.tell(1)
+    said += events(engine)
+
+    read = recognitions(said)
+    assert [read[number].text for number in range(3)] == [page.text for page in expected]
+    assert [read[number].usage.output_tokens for number in range(3)] == [40, 40, 40]
+    assert {event.id for event in said if isinstance(event, Delta)} == {1}
+
+
+def test_a_page_that_is_not_here_is_not_told(engine: DeepSeekEngine) -> None:
+    engine.tell(1)
+    engine.submit(request(1))
+
+    assert told(events(engine)) == []
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_a_stream_leaves_the_headers_of_blocks_out(tokenizer: Tokenizer) -> None
     output = [*header, *tokenizer.ids("\n# Octavo\n\n"), *header, *tokenizer.ids("A sheet.")]
 
     document = TextStream(tokenizer, Use.DOCUMENT)
-    pieces = [document.more([token]) for token in output]
+    pieces = [document.more(output[:length]) for length in range(1, len(output) + 1)]
     located = TextStream(tokenizer, Use.LOCATE).more(output)
 
     assert b"".join(pieces) == b"\n# Octavo\n\nA sheet."

@@ -16,14 +16,17 @@ from worker.engine.child import Connection, HostGone, serve
 from worker.engine.fake import FakeEngine, FaultBook
 from worker.engine.faults import Fault
 from worker.engine.golden import GoldenPageMisread
+from worker.engine.line_engine import LineEngine
 from worker.engine.protocol import (
     Cancel,
     Cancelled,
+    Delta,
     Done,
     FromChild,
     FromHost,
     PageOptions,
     Read,
+    Tell,
     Working,
     encode,
     from_child,
@@ -66,7 +69,7 @@ def fake(faults: str = "", slots: int = 4, slow_seconds: float = 60) -> FakeEngi
 
 
 def request(page_id: int, image: bytes = PAGE) -> Read:
-    return Read(page_id, "c" * 64, PageOptions(task=Task.TEXT), stream=False, image=image)
+    return Read(page_id, "c" * 64, PageOptions(task=Task.TEXT), image=image)
 
 
 def served(engine: FakeEngine, connection: Connection, seconds: float = 60) -> threading.Thread:
@@ -108,6 +111,38 @@ def test_a_cancelled_page_is_dropped_between_two_steps(ends: tuple[Host, Connect
     assert not engine.busy
     host.leave()
     child.join()
+
+
+def test_a_page_is_told_from_when_that_is_asked_for(ends: tuple[Host, Connection]) -> None:
+    host, connection = ends
+    child = served(fake("slow", slow_seconds=0.3), connection)
+    host.say(request(1, page_image(Fault.SLOW)))
+    assert host.hear() == Working((1,))
+
+    host.say(Tell(1))
+    host.say(Tell(1))
+    host.say(Tell(99))
+    said = [host.hear()]
+    while not isinstance(said[-1], Done):
+        said.append(host.hear())
+
+    deltas = [one for one in said if isinstance(one, Delta)]
+    assert len(deltas) == 3
+    assert {delta.id for delta in deltas} == {1}
+    assert b"".join(delta.text for delta in deltas).split() == [b"page", b"c" * 16, b"620x877"]
+    host.leave()
+    child.join()
+
+
+def test_an_engine_that_knows_no_text_before_the_end_says_none() -> None:
+    engine = LineEngine(name="lines", model="1", find_lines=lambda _: [])
+    engine.submit(request(1))
+
+    engine.tell(1)
+    said = list(engine.step())
+
+    assert not any(isinstance(event, Delta) for event in said)
+    assert isinstance(said[-1], Done)
 
 
 def test_cancelling_a_page_that_is_not_held_is_answered(ends: tuple[Host, Connection]) -> None:

@@ -28,7 +28,7 @@ from shared.errors import (
 from shared.options import Task
 from tests.faults import LIMITS, fake_settings, jpeg, page, page_image, running
 from tests.unit.test_engine_host import PAGE, SLOW, fake_text, wait_until
-from worker.engine import spawn
+from worker.engine import reading, spawn
 from worker.engine.errors import ReadingCancelled
 from worker.engine.faults import Fault, marked
 from worker.engine.host import EngineHost
@@ -133,10 +133,9 @@ def reading_of(fault: Fault | None, inbox: Inbox, vitals: Vitals) -> Reading:
         1 if fault else 2,
         hashlib.sha256(image).hexdigest(),
         PageOptions(task=Task.TEXT),
-        stream=False,
         image=image,
     )
-    return Reading(request, vitals=vitals, among=None, on_text=None, on_cancel=inbox.cancel)
+    return Reading(request, vitals=vitals, among=None, on_glance=inbox.tell, on_cancel=inbox.cancel)
 
 
 @pytest.mark.parametrize(
@@ -329,14 +328,41 @@ def test_more_text_than_can_be_kept_ends_the_page_and_not_the_engine() -> None:
 
 
 def test_a_stream_that_does_not_stop_is_stopped() -> None:
-    heard: list[str] = []
     with faulty("endless", max_recognition_bytes=2_000) as host:
-        endless = read(host, Fault.ENDLESS, on_text=heard.append, max_output_tokens=10**9)
+        endless = read(host, Fault.ENDLESS, max_output_tokens=10**9)
+        endless.glance()
 
         assert isinstance(error_of(endless), PageTooLong)
-        assert 1_000 < len("".join(heard)) <= 2_000
+        assert 1_000 < len(endless.glance()) <= 2_000
         assert read(host).result(5).text == fake_text(PAGE)
         assert host.vitals.deaths == 0
+
+
+def test_of_a_long_text_a_glance_shows_the_beginning() -> None:
+    with faulty("endless") as host:
+        endless = read(host, Fault.ENDLESS, max_output_tokens=20_000)
+        endless.glance()
+        text = endless.result(10).text
+
+    assert len(text) > reading.MOST_CHARACTERS
+    assert endless.glance() == text[: reading.MOST_CHARACTERS]
+
+
+def test_told_text_that_nobody_can_store_is_cleaned() -> None:
+    with fake_settings(delay_seconds=0.2), faulty("garbage") as host:
+        garbage = read(host, Fault.GARBAGE)
+        garbage.glance()
+        garbage.result(5)
+
+    assert garbage.glance().split() == [
+        "nul",
+        ",",
+        "escape",
+        "[2J,",
+        "surrogate",
+        "\ufffd" * 3 + ",",
+        "rest",
+    ]
 
 
 def test_an_answer_that_is_no_recognition_is_an_internal_error_of_its_page() -> None:

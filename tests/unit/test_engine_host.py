@@ -25,6 +25,9 @@ from worker.engine import life
 from worker.engine.errors import ReadingCancelled
 from worker.engine.faults import Fault
 from worker.engine.host import EngineHost
+from worker.engine.inbox import Inbox
+from worker.engine.protocol import PageOptions, Read
+from worker.engine.reading import Reading, Vitals
 
 PAGE = page_image()
 SLOW = page_image(Fault.SLOW)
@@ -103,22 +106,88 @@ def test_the_engine_never_holds_more_pages_than_it_has_slots() -> None:
     assert time.monotonic() - begun >= 3 * 0.3
 
 
-def test_text_streams_to_who_listens() -> None:
-    heard: list[str] = []
+# Text that is read while it grows
 
+
+def test_a_glance_shows_the_text_so_far() -> None:
+    with fake_settings(delay_seconds=0.6), running() as host:
+        reading = host.submit(PAGE, task=Task.TEXT)
+        seen = {reading.glance()}
+        while not reading.ended:
+            seen.add(reading.glance())
+            time.sleep(0.01)
+        seen.add(reading.glance())
+
+    words = reading.result(0).text.split()
+    assert sorted(seen, key=len) == ["".join(f"{w} " for w in words[:n]) for n in range(4)]
+
+
+def test_who_looks_later_sees_all_from_the_beginning() -> None:
+    with fake_settings(delay_seconds=0.6), running() as host:
+        reading = host.submit(PAGE, task=Task.TEXT)
+        wait_until(lambda: reading.steps > 0)
+        time.sleep(0.3)  # a word was read, and nobody was told
+
+        assert reading.glance() == ""
+        wait_until(lambda: bool(reading.glance()))
+        assert reading.glance().split()[0] == "page"
+        assert not reading.ended
+
+
+def test_a_page_that_waits_is_told_when_its_turn_comes() -> None:
+    with fake_settings(slots=1, delay_seconds=0.2), running() as host:
+        first, waiting = (host.submit(PAGE, task=Task.TEXT) for _ in range(2))
+        waiting.glance()
+        recognition = waiting.result(5)
+
+    assert waiting.glance().strip() == recognition.text
+    assert first.glance() == ""
+
+
+def test_of_a_page_that_nobody_looks_at_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(life.Life, "_grow", lambda _, delta: heard.append(delta))
     with running() as host:
-        recognition = host.submit(PAGE, task=Task.TEXT, on_text=heard.append).result(5)
+        host.submit(PAGE, task=Task.TEXT).result(5)
 
-    assert len(heard) == 3
-    assert "".join(heard).strip() == recognition.text
+    assert heard == []
 
 
-def test_a_listener_that_raises_does_not_harm_the_reading() -> None:
-    def listen(_: str) -> None:
-        raise ZeroDivisionError
-
+def test_a_glance_changes_nothing_of_what_is_read() -> None:
     with running() as host:
-        assert host.submit(PAGE, task=Task.TEXT, on_text=listen).result(5).text == fake_text(PAGE)
+        reading = host.submit(PAGE, task=Task.TEXT)
+        reading.glance()
+        reading.glance()
+
+        assert reading.result(5).text == fake_text(PAGE)
+        assert host.submit(PAGE, task=Task.TEXT).result(5).text == fake_text(PAGE)
+
+
+def test_a_glance_at_a_page_that_was_read_or_dropped_harms_nobody() -> None:
+    with fake_settings(faults="slow"), running() as host:
+        read, dropped = host.submit(PAGE, task=Task.TEXT), host.submit(SLOW, task=Task.TEXT)
+        read.result(5)
+        dropped.cancel()
+
+        assert (read.glance(), dropped.glance()) == ("", "")
+        assert host.submit(PAGE, task=Task.TEXT).result(5).text == fake_text(PAGE)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_text_is_the_same_however_it_was_cut(size: int) -> None:
+    text = "\u2028ein Käse \U0001f9d0\r\nöxle\rä\n"
+    inbox, vitals = Inbox(), Vitals()
+    request = Read(1, "c" * 64, PageOptions(task=Task.TEXT))
+    reading = Reading(
+        request, vitals=vitals, among=None, on_glance=inbox.tell, on_cancel=inbox.cancel
+    )
+    flight = life._Flight(reading)  # noqa: SLF001 - of a child that cuts as we like
+    said = text.encode()
+    for at in range(0, len(said), size):
+        flight.grow(said[at : at + size])
+    inbox.close()
+
+    assert reading.glance() == "\nein Käse \U0001f9d0\nöxle\nä\n"
 
 
 def test_a_cancelled_page_ends_at_once_and_frees_its_slot() -> None:

@@ -21,7 +21,16 @@ from shared.document import BlockKind, FinishReason, Recognition
 from shared.errors import EngineUnavailable, InternalError, PageTooLong, PageUnreadable
 from shared.options import Task
 from tests import completions
-from tests.completions import Completions, Say, chunk, events, saying, status, usage, whole
+from tests.completions import (
+    Completions,
+    Say,
+    chunk,
+    events,
+    saying,
+    status,
+    usage,
+    whole,
+)
 from tests.faults import page_image, running
 from tests.serving import served
 from worker.engine import golden, output
@@ -61,9 +70,9 @@ def engine_on(*script: Say, **settings: Any) -> Iterator[tuple[RemoteEngine, Com
         yield engine, app
 
 
-def request(page_id: int = 1, *, stream: bool = False, image: bytes = PAGE, **options: Any) -> Read:
+def request(page_id: int = 1, *, image: bytes = PAGE, **options: Any) -> Read:
     asked = PageOptions(**{"task": Task.MARKDOWN, **options})
-    return Read(page_id, "c" * 64, asked, stream=stream, image=image)
+    return Read(page_id, "c" * 64, asked, image=image)
 
 
 def ending_of(engine: RemoteEngine, *requests: Read) -> list[Event]:
@@ -76,6 +85,14 @@ def ending_of(engine: RemoteEngine, *requests: Read) -> list[Event]:
         assert time.monotonic() < deadline
         said += [event for event in engine.step() if not isinstance(event, Working)]
     return said
+
+
+def told(engine: RemoteEngine) -> tuple[bytes, Event]:
+    """What is told of a page from its beginning on, and its end."""
+    engine.submit(request())
+    engine.tell(1)
+    *deltas, end = ending_of(engine)
+    return b"".join(delta.text for delta in deltas if isinstance(delta, Delta)), end
 
 
 def read(engine: RemoteEngine, **options: Any) -> Recognition:
@@ -269,7 +286,19 @@ def test_a_server_that_does_not_stream_is_understood() -> None:
 
 def test_text_is_passed_on_without_markup_to_who_wants_it() -> None:
     with engine_on(saying(*TITLE, "\n\nand ", "more")) as (engine, _):
-        *deltas, done = ending_of(engine, request(stream=True))
+        text, done = told(engine)
+
+    assert text == b"\n# Leaf\n\nand more"
+    assert isinstance(done, Done)
+
+
+def test_who_comes_later_is_told_from_the_beginning() -> None:
+    with engine_on(saying(*TITLE, "\n\nand ", "more", pause=0.05)) as (engine, _):
+        engine.submit(request())
+        later = time.monotonic() + 0.2
+        until(lambda: time.monotonic() > later, engine)
+        engine.tell(1)
+        *deltas, done = ending_of(engine)
 
     assert b"".join(d.text for d in deltas if isinstance(d, Delta)) == b"\n# Leaf\n\nand more"
     assert isinstance(done, Done)
@@ -282,9 +311,9 @@ def test_nobody_who_did_not_ask_is_told() -> None:
 
 def test_a_second_try_does_not_tell_the_same_again() -> None:
     with engine_on(completions.cut, saying("half", " and half")) as (engine, _):
-        *deltas, done = ending_of(engine, request(stream=True))
+        text, done = told(engine)
 
-    assert b"".join(d.text for d in deltas if isinstance(d, Delta)) == b"half and half"
+    assert text == b"half and half"
     assert isinstance(done, Done)
 
 
@@ -492,14 +521,15 @@ def test_the_engine_needs_no_torch() -> None:
 
 
 def test_a_worker_with_the_engine_reads_through_the_server() -> None:
-    with served(Completions(saying(golden.SENTENCE), saying(*TITLE))) as port:
+    with served(Completions(saying(golden.SENTENCE), saying(*TITLE, pause=0.03))) as port:
         given = {"OCTAVO_REMOTE_URL": f"http://127.0.0.1:{port}/v1", "OCTAVO_REMOTE_MODEL": "ocr"}
         with patch.dict(os.environ, given), running("remote") as host:
-            heard: list[str] = []
-            page = host.submit(PAGE, task=Task.MARKDOWN, on_text=heard.append).result(10)
+            reading = host.submit(PAGE, task=Task.MARKDOWN)
+            reading.glance()
+            page = reading.result(10)
 
     assert page.markdown == "# Leaf"
-    assert "".join(heard) == "\n# Leaf"
+    assert reading.glance() == "\n# Leaf"
     assert host.device == {"device": "remote", "server": f"127.0.0.1:{port}"}
 
 

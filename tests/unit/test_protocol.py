@@ -18,6 +18,7 @@ from worker.engine.protocol import (
     ProtocolError,
     Read,
     Ready,
+    Tell,
     Tick,
     Working,
     encode,
@@ -29,8 +30,9 @@ OPTIONS = PageOptions(
     task=Task.MARKDOWN, mode="gundam", prompt="Read.", languages=("en", "de"), max_output_tokens=9
 )
 FROM_HOST: list[FromHost] = [
-    Read(7, "c" * 64, OPTIONS, stream=True, image=b"\xff\xd8 a page"),
-    Read(8, "d" * 64, PageOptions(task=Task.TEXT), stream=False),
+    Read(7, "c" * 64, OPTIONS, image=b"\xff\xd8 a page"),
+    Read(8, "d" * 64, PageOptions(task=Task.TEXT)),
+    Tell(7),
     Cancel(7),
 ]
 FROM_CHILD: list[FromChild] = [
@@ -71,7 +73,7 @@ def test_the_host_is_understood_too() -> None:
 def test_an_image_is_not_copied_to_be_sent() -> None:
     image = b"pixels" * 1000
 
-    _, payload = encode(Read(1, "c", OPTIONS, stream=False, image=image))
+    _, payload = encode(Read(1, "c", OPTIONS, image=image))
 
     assert payload is image
 

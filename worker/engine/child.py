@@ -20,11 +20,13 @@ from pathlib import Path
 from worker.engine import golden, registry
 from worker.engine.interface import Engine
 from worker.engine.protocol import (
+    Cancel,
     Cancelled,
     FromChild,
     FromHost,
     Read,
     Ready,
+    Tell,
     Tick,
     Working,
     encode,
@@ -134,12 +136,15 @@ def serve(
 
 
 def _obey(engine: Engine, connection: Connection, message: FromHost) -> None:
-    if isinstance(message, Read):
-        engine.submit(message)
-    else:
-        engine.cancel(message.id)
-        connection.put(Cancelled(message.id))
-        connection.flush()
+    match message:
+        case Read():
+            engine.submit(message)
+        case Tell(id=page_id):
+            engine.tell(page_id)
+        case Cancel(id=page_id):
+            engine.cancel(page_id)
+            connection.put(Cancelled(page_id))
+            connection.flush()
 
 
 def main(name: str, descriptor: int) -> None:

@@ -33,7 +33,7 @@ from worker.engine.protocol import Delta, Done, Event, Failed, Read, Working
 
 VISION_TOKENS = 256
 STEP_SECONDS = 0.005
-WORD = "again "
+WORD = "again"
 WORDS_A_STEP = 50
 MAX_ENDLESS_WORDS = 2_000  # where the page has no limit of its own
 TOO_LONG_BYTES = 33 * 10**6  # three times in an answer
@@ -88,6 +88,8 @@ class _Page:
     size: tuple[int, int] = (0, 0)
     fault: Fault | None = None
     words: int = 0  # of an endless text
+    is_told: bool = False
+    told: int = 0  # words of it
 
     @property
     def limit(self) -> int:
@@ -119,6 +121,11 @@ class FakeEngine:
     def submit(self, request: Read) -> None:
         """Hold a page."""
         self._held[request.id] = _Page(request)
+
+    def tell(self, page_id: int) -> None:
+        """Yield the words of a page from now on, those first that are due."""
+        if page := self._held.get(page_id):
+            page.is_told = True
 
     def cancel(self, page_id: int) -> None:
         """Hold the page no longer."""
@@ -172,23 +179,34 @@ class FakeEngine:
             if page.fault is Fault.POISON and self._is_due(page):
                 ctypes.string_at(0)
             if page.fault is Fault.ENDLESS:
-                yield from self._babble(page)
+                page.words = min(page.words + WORDS_A_STEP, page.limit)
+            yield from self._news(page)
             if self._is_due(page):
                 yield from self._answer(page)
 
-    def _babble(self, page: _Page) -> Iterator[Event]:
-        more = min(WORDS_A_STEP, page.limit - page.words)
-        page.words += more
-        if page.request.stream:
-            yield Delta(page.request.id, (WORD * more).encode())
+    def _news(self, page: _Page) -> Iterator[Event]:
+        """What is due of the words of a page that is told: they come evenly over its time."""
+        if not page.is_told:
+            return
+        words = _text(page).split()
+        due = len(words) if page.fault is Fault.ENDLESS else int(len(words) * self._progress(page))
+        fresh, page.told = words[page.told : due], max(page.told, due)
+        if fresh:
+            said = "".join(f"{word} " for word in fresh)
+            yield Delta(page.request.id, said.encode(errors="surrogatepass"))
 
     def _is_due(self, page: _Page) -> bool:
-        assert page.begun_at is not None
         if page.fault is Fault.ENDLESS:
             return page.words >= page.limit
+        return self._progress(page) >= 1
+
+    def _progress(self, page: _Page) -> float:
+        """How much of a page's time has gone by, 1 at most."""
+        assert page.begun_at is not None
         waits = {Fault.SLOW: self._slow_seconds, Fault.POISON: POISON_SECONDS}
         wait = waits.get(page.fault, self._delay_seconds) if page.fault else self._delay_seconds
-        return time.monotonic() - page.begun_at >= wait
+        passed = time.monotonic() - page.begun_at
+        return passed / wait if passed < wait else 1
 
     def _failed(self, page: _Page, error: OctavoError) -> Failed:
         del self._held[page.request.id]
@@ -197,9 +215,8 @@ class FakeEngine:
     # Answers
 
     def _answer(self, page: _Page) -> Iterator[Event]:
+        yield from self._news(page)
         del self._held[page.request.id]
-        if page.request.stream and page.fault is not Fault.ENDLESS:
-            yield from (Delta(page.request.id, f"{w} ".encode()) for w in _text(page).split())
         answer = _answer(page)
         if page.fault is Fault.WRONG_ANSWER:
             yield replace(answer, id=answer.id + 1_000_000)
@@ -215,7 +232,7 @@ def _text(page: _Page) -> str:
         case Fault.EMPTY:
             return ""
         case Fault.ENDLESS:
-            return (WORD * page.words).rstrip()
+            return " ".join([WORD] * page.words)
         case Fault.GARBAGE:
             return "nul \0, escape \x1b[2J, surrogate \ud800, rest"
         case Fault.TOO_LONG:

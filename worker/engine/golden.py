@@ -45,7 +45,7 @@ def check(engine: Engine) -> None:
 def read(engine: Engine) -> str:
     """What an idle engine reads on the golden page. Raises GoldenPageMisread where it cannot."""
     options = PageOptions(task=Task.TEXT, max_output_tokens=MAX_TOKENS)
-    engine.submit(Read(GOLDEN_ID, "golden", options, stream=False, image=image()))
+    engine.submit(Read(GOLDEN_ID, "golden", options, image=image()))
     while engine.busy:
         for event in engine.step():
             match event:

@@ -12,7 +12,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -138,15 +138,13 @@ class EngineHost:
         prompt: str | None = None,
         languages: Sequence[str] = (),
         max_output_tokens: int | None = None,
-        on_text: Callable[[str], None] | None = None,
         among: int | None = None,
     ) -> Reading:
         """Have a page read, a JPEG or PNG; what comes of it is told by the Reading.
 
-        `on_text` hears the text as it grows, from engines that stream; it is called by the
-        supervisor and must be quick. `among` is how many pages, this one included, the engine may
-        hold meanwhile: for a page that is suspected of having killed it. A page waits here while
-        the engine has no room or is being spawned again; where that fails it ends, nobody blamed.
+        `among` is how many pages, this one included, the engine may hold meanwhile: for a page
+        that is suspected of having killed it. A page waits here while the engine has no room or is
+        being spawned again; where that fails it ends, nobody blamed.
         Raises EngineUnavailable where the engine is stopped or broken, PageUnreadable where the
         image has too many bytes.
         """
@@ -162,14 +160,13 @@ class EngineHost:
                 languages=tuple(languages),
                 max_output_tokens=max_output_tokens,
             ),
-            on_text is not None,
             image,
         )
         reading = Reading(
             request,
             vitals=self.vitals,
             among=among,
-            on_text=on_text,
+            on_glance=self._inbox.tell,
             on_cancel=self._inbox.cancel,
         )
         if not self._inbox.submit(reading):

@@ -11,13 +11,14 @@ from worker.engine.reading import Reading
 
 
 class Inbox:
-    """Pages that wait for the engine, in order, and pages that nobody wants any more.
+    """Pages that wait for the engine, in order, pages to be told, and pages nobody wants any more.
 
     Any thread may bring; only the supervisor takes. A selector may watch it.
     """
 
     def __init__(self) -> None:
         self.waiting: deque[Reading] = deque()
+        self.told: deque[Reading] = deque()
         self.cancelled: deque[Reading] = deque()
         self._bell, self._ear = socket.socketpair()
         self._bell.settimeout(0)
@@ -37,11 +38,18 @@ class Inbox:
                 self._ring()
             return not self._closed
 
+    def tell(self, reading: Reading) -> None:
+        """Bring a page whose text is to be told while it grows."""
+        self._bring(reading, self.told)
+
     def cancel(self, reading: Reading) -> None:
         """Bring a page that is to be dropped."""
+        self._bring(reading, self.cancelled)
+
+    def _bring(self, reading: Reading, to: deque[Reading]) -> None:
         with self._lock:
             if not self._closed:
-                self.cancelled.append(reading)
+                to.append(reading)
                 self._ring()
 
     def ring(self) -> None:

@@ -48,6 +48,12 @@ class Engine(Protocol):
     def submit(self, request: Read) -> None:
         """Hold a page. Pages are begun in the order in which they came."""
 
+    def tell(self, page_id: int) -> None:
+        """Yield the text of a page as `Delta`s from now on, beginning with what there is of it.
+
+        Nothing, where it is told already, is not held, or has no text before its end.
+        """
+
     def cancel(self, page_id: int) -> None:
         """Hold the page no longer; no event names it after this. Nothing, where it is not held."""
 

@@ -6,9 +6,11 @@ itself where the child is gone, and is ended where it does not get on or will no
 
 from __future__ import annotations
 
+import codecs
+import io
 import selectors
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -26,6 +28,7 @@ from worker.engine.protocol import (
     FromChild,
     ProtocolError,
     Ready,
+    Tell,
     Tick,
     Working,
 )
@@ -60,14 +63,27 @@ class LifeEnded(Exception):
         self.by_itself = by_itself
 
 
+def _decoder() -> io.IncrementalNewlineDecoder:
+    """Of text that comes in pieces, cut anywhere."""
+    utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+    return io.IncrementalNewlineDecoder(utf8, translate=True)
+
+
 @dataclass
 class _Flight:
     """A page that the child holds."""
 
     reading: Reading
     touched_at: float | None = None
+    tell_sent: bool = False
     cancel_sent: bool = False
-    streamed_bytes: int = 0
+    told_bytes: int = 0
+    _decoder: io.IncrementalNewlineDecoder = field(default_factory=_decoder)
+
+    def grow(self, text: bytes) -> None:
+        """Let the reading hear what the child tells."""
+        self.told_bytes += len(text)
+        self.reading.hear(clean(self._decoder.decode(text)))
 
 
 class Life:
@@ -134,6 +150,10 @@ class Life:
                 self._progress_at = self._progress_at if self._flights else self._now
                 self._flights[reading.request.id] = _Flight(reading)
                 self._child.put(reading.request)
+                if reading.is_glanced_at:
+                    self._tell(reading)
+        while self._inbox.told:
+            self._tell(self._inbox.told.popleft())
 
     def _has_room(self, newcomer: Reading) -> bool:
         if self.ready is None:
@@ -149,6 +169,13 @@ class Life:
             write = selectors.EVENT_WRITE if self._child.is_behind else 0
             events = selectors.EVENT_READ | write
             self._selector.modify(self._child.socket, events, self._receive)
+
+    def _tell(self, reading: Reading) -> None:
+        """Have the child tell a page that it holds; one that still waits is told when it goes."""
+        flight = self._flights.get(reading.request.id)
+        if flight and not flight.tell_sent:
+            flight.tell_sent = True
+            self._child.put(Tell(reading.request.id))
 
     def _cancel(self, reading: Reading) -> None:
         flight = self._flights.get(reading.request.id)
@@ -205,11 +232,10 @@ class Life:
         flight = self._flights.get(delta.id)
         if flight is None:
             return
-        flight.streamed_bytes += len(delta.text)
-        if flight.streamed_bytes > self._limits.max_recognition_bytes:
+        if flight.told_bytes + len(delta.text) > self._limits.max_recognition_bytes:
             self._give_up(flight, PageTooLong("The engine did not stop giving text."))
         else:
-            flight.reading.hear(clean(delta.text.decode(errors="replace")))
+            flight.grow(delta.text)
 
     def _done(self, done: Done) -> None:
         flight = self._flights.get(done.id)

@@ -129,6 +129,9 @@ class LineEngine:
         """Hold a page."""
         self._held[request.id] = _Page(request)
 
+    def tell(self, page_id: int) -> None:
+        """Nothing: the lines of a page are found all at once."""
+
     def cancel(self, page_id: int) -> None:
         """Hold the page no longer."""
         self._held.pop(page_id, None)

@@ -4,7 +4,7 @@ One socket pair; each message is a frame: two big-endian lengths of four bytes, 
 raw bytes (a page's image, a recognition, a piece of text; else empty). JSON and bytes, because a
 pickle from a process that reads hostile pixels would be a way out of it.
 
-    host -> child   Read, Cancel                     pages join and leave at any time
+    host -> child   Read, Tell, Cancel               pages join and leave at any time
     child -> host   Ready                            once, after the golden page
                     Working, Tick                    what is touched, what moved on
                     Delta, Done, Failed, Cancelled   of one page
@@ -59,9 +59,18 @@ class Read:
     id: int
     checksum: str  # SHA-256 of the image, in hex
     options: PageOptions
-    stream: bool  # whether text is wanted while it grows
     image: bytes = b""  # JPEG or PNG
     kind: Literal["read"] = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the text of this page from now on, as Deltas, beginning with what there is of it."""
+
+    __pydantic_config__ = _STRICT
+
+    id: int
+    kind: Literal["tell"] = "tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +119,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More text of a page, in the order in which it is read."""
+    """More text of a page that was to be told, in the order in which it is read."""
 
     __pydantic_config__ = _STRICT
 
@@ -158,7 +167,7 @@ class Cancelled:
     kind: Literal["cancelled"] = "cancelled"
 
 
-FromHost = Read | Cancel
+FromHost = Read | Tell | Cancel
 FromChild = Ready | Working | Tick | Delta | Done | Failed | Cancelled
 Event = Working | Delta | Done | Failed  # what an engine itself says
 

@@ -8,13 +8,12 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import structlog
-
 from shared.document import Recognition
 from worker.engine.errors import ReadingCancelled
 from worker.engine.protocol import Read
 
-log = structlog.get_logger()
+MOST_CHARACTERS = 64 * 1024
+"""Of a page's text that a glance shows; more is read once the page is."""
 
 
 @dataclass
@@ -36,15 +35,18 @@ class Reading:
         *,
         vitals: Vitals,
         among: int | None,
-        on_text: Callable[[str], None] | None,
+        on_glance: Callable[[Reading], None],
         on_cancel: Callable[[Reading], None],
     ) -> None:
         self.request = request
         self.among = among
         self.steps = 0  # the engine's steps that touched this page
+        self.is_glanced_at = False
         self._vitals = vitals
-        self._on_text = on_text
+        self._on_glance = on_glance
         self._on_cancel = on_cancel
+        self._heard: list[str] = []
+        self._heard_characters = 0
         self._future: Future[Recognition] = Future()
         self._seen = (0, vitals.steps)
 
@@ -78,15 +80,22 @@ class Reading:
             return own > before[0]
         return engine > before[1] or not self._vitals.serving.is_set()
 
+    def glance(self) -> str:
+        """The text that the engine has read so far, its first MOST_CHARACTERS.
+
+        The engine tells it from the first glance on, so that this is empty at first; and to the
+        end, where the engine knows no text before it.
+        """
+        if not self.is_glanced_at:
+            self.is_glanced_at = True
+            self._on_glance(self)
+        return "".join(self._heard)
+
     def hear(self, text: str) -> None:
-        """Pass on text that the engine has read; a listener that raises hears no more."""
-        if self._on_text is None or self.ended:
-            return
-        try:
-            self._on_text(text)
-        except Exception:
-            self._on_text = None
-            log.exception("text_listener_failed")
+        """Keep text that the engine has read, for the next glance."""
+        if kept := text[: MOST_CHARACTERS - self._heard_characters]:
+            self._heard_characters += len(kept)
+            self._heard.append(kept)
 
     def succeed(self, recognition: Recognition) -> None:
         """End well, unless it has ended."""

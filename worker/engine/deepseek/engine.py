@@ -49,6 +49,14 @@ class Sizes:
 
 
 @dataclass
+class _Newcomer:
+    """A page that was not looked at yet."""
+
+    request: Read
+    is_told: bool = False
+
+
+@dataclass
 class _Page:
     """A page that is held, from its request to its answer."""
 
@@ -56,6 +64,7 @@ class _Page:
     use: Use
     modes: Mapping[str, Mode]  # one, or those to choose from
     stream: TextStream
+    is_told: bool
     loops: LoopWatch = field(default_factory=LoopWatch)
     views: Views | None = None  # once it is prepared, until it is begun
     size: tuple[int, int] = (0, 0)
@@ -95,7 +104,7 @@ class DeepSeekEngine:
         self._batch = Batch(network, rows=sizes.rows, blocks=sizes.blocks)
         self._intake: Intake = Crew(sizes.preparers) if sizes.preparers else Here()
         self._held: dict[int, _Page] = {}
-        self._new: dict[int, Read] = {}  # not looked at yet
+        self._new: dict[int, _Newcomer] = {}
         self._look: Look | None = None  # at the burst that is under way
         self._gathering_since: float | None = None
 
@@ -116,7 +125,12 @@ class DeepSeekEngine:
 
     def submit(self, request: Read) -> None:
         """Hold a page."""
-        self._new[request.id] = request
+        self._new[request.id] = _Newcomer(request)
+
+    def tell(self, page_id: int) -> None:
+        """Yield the text of a page from the next burst on, beginning with what there is of it."""
+        if page := self._held.get(page_id) or self._new.get(page_id):
+            page.is_told = True
 
     def cancel(self, page_id: int) -> None:
         """Hold the page no longer; its row and its blocks are free at once."""
@@ -152,10 +166,11 @@ class DeepSeekEngine:
         # Not long before there is a row for it: a page's time is counted from its first touch.
         most = self._sizes.rows + self._sizes.ahead
         while self._new and self._intake.room and len(self._held) < most:
-            request = self._new.pop(next(iter(self._new)))
+            newcomer = self._new.pop(next(iter(self._new)))
+            request = newcomer.request
             yield Working((request.id,))
             try:
-                page = self._opened(request)
+                page = self._opened(newcomer)
             except OctavoError as error:
                 yield Failed(request.id, error.code, error.detail)
             else:
@@ -164,14 +179,18 @@ class DeepSeekEngine:
         for page_id, found in self._intake.take(0 if self._scheduler.running else IDLE_SECONDS):
             yield from self._prepared(self._held[page_id], found)
 
-    def _opened(self, request: Read) -> _Page:
+    def _opened(self, newcomer: _Newcomer) -> _Page:
         """The page with what it is read for. Raises InvalidOptions."""
+        request = newcomer.request
         use = prompts.use_of(request.options)
-        page = _Page(
-            request, use, self._modes(request.options.mode), TextStream(self._tokenizer, use)
+        return _Page(
+            request,
+            use,
+            self._modes(request.options.mode),
+            TextStream(self._tokenizer, use),
+            is_told=newcomer.is_told,
+            touched_at=time.monotonic(),
         )
-        page.touched_at = time.monotonic()
-        return page
 
     def _modes(self, name: str | None) -> Mapping[str, Mode]:
         modes = MODES[self._network.config.version]
@@ -268,7 +287,7 @@ class DeepSeekEngine:
         for sequence, seen in zip(running, before, strict=True):
             page, news = self._held[sequence.id], sequence.output[seen:]
             loops = page.loops.see(news)
-            if page.request.stream and (text := page.stream.more(news)):
+            if page.is_told and (text := page.stream.more(sequence.output)):
                 yield Delta(sequence.id, text)
             if loops or sequence.id in ended:
                 yield self._done(page, sequence, loops=loops)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from worker.engine.deepseek.prompts import Use
 from worker.engine.deepseek.tokens import DET, END_DET, END_REF, REF, Tokenizer
@@ -15,10 +15,15 @@ class TextStream:
         self._tokenizer = tokenizer
         self._hides_from = DET if use.labels_are_text else REF
         self._is_hiding = False
+        self._seen = 0  # tokens
 
-    def more(self, ids: Iterable[int]) -> bytes:
-        """What the next tokens add, in UTF-8; a letter may be cut at the end."""
-        return self._tokenizer.bytes_of_all(token for token in ids if self._shows(token))
+    def more(self, output: Sequence[int]) -> bytes:
+        """What an output has more than when it was last given, in UTF-8.
+
+        A letter may be cut at the end.
+        """
+        fresh, self._seen = output[self._seen :], len(output)
+        return self._tokenizer.bytes_of_all(token for token in fresh if self._shows(token))
 
     def _shows(self, token: int) -> bool:
         if token == self._hides_from:

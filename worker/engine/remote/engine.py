@@ -42,6 +42,7 @@ class _Page:
     use: Use = Use.TEXT
     size: tuple[int, int] = (0, 0)
     call: Future[None] | None = None  # once the server is asked
+    is_told: bool = False
     begun_at: float = 0.0
 
 
@@ -74,6 +75,11 @@ class RemoteEngine:
     def submit(self, request: Read) -> None:
         """Hold a page."""
         self._held[request.id] = _Page(request)
+
+    def tell(self, page_id: int) -> None:
+        """Yield the text of a page from its next piece on, beginning with what there is of it."""
+        if page := self._held.get(page_id):
+            page.is_told = True
 
     def cancel(self, page_id: int) -> None:
         """Hold the page no longer; its request is closed, and the server hears of that."""
@@ -137,12 +143,15 @@ class RemoteEngine:
     # In the thread of the calls
 
     async def _read(self, page: _Page, body: bytes) -> None:
-        shown = Shown(page.use)
+        shown, untold = Shown(page.use), ""
 
         def hear(text: str) -> None:
-            if page.request.stream and (fresh := shown.more(text)):
-                delta = Delta(page.request.id, fresh.encode(errors="replace"))
+            nonlocal untold
+            untold += shown.more(text)
+            if page.is_told and untold:
+                delta = Delta(page.request.id, untold.encode(errors="replace"))
                 self._came.put((page, delta))
+                untold = ""
 
         try:
             answer = await self._calls.read(body, on_text=hear, on_again=shown.again)
