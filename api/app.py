@@ -14,7 +14,8 @@ from api.limits import Limits
 from api.logins import FailedLogins
 from api.middleware import BodyLimit, Correlation, Farewell
 from api.readiness import Readiness
-from api.routes import health, jobs, limits, results, submit
+from api.routes import health, jobs, limits, results, submit, watching
+from api.schemas import PageReset, PageText
 from shared.config import settings
 from shared.options import SubmitOptions
 
@@ -47,15 +48,16 @@ def create_app() -> FastAPI:
     app.add_middleware(Farewell, draining=app.state.draining)
     app.add_middleware(Correlation)
     errors.register(app)
-    for module in (submit, jobs, results, limits, health):
+    for module in (submit, jobs, results, watching, limits, health):
         app.include_router(module.router)
     _complete_openapi(app)
     return app
 
 
 def _complete_openapi(app: FastAPI) -> None:
-    """Add what FastAPI cannot see: the options inside a multipart body."""
+    """Add what FastAPI cannot see: the options inside a multipart body, and events."""
     known = app.openapi()["components"]["schemas"]
     options = SubmitOptions.model_json_schema(ref_template="#/components/schemas/{model}")
     known.update(options.pop("$defs", {}))
     known["SubmitOptions"] = options
+    known |= {model.__name__: model.model_json_schema() for model in (PageText, PageReset)}

@@ -67,7 +67,12 @@ def documented(*errors: type[OctavoError]) -> dict[int | str, dict[str, Any]]:
 
 def problem(request: Request, error: OctavoError) -> JSONResponse:
     """The answer to a request that ended in `error`."""
-    body = {
+    return JSONResponse(details(request, error), error.status, _headers(error), MEDIA_TYPE)
+
+
+def details(request: Request, error: OctavoError) -> dict[str, Any]:
+    """What is said of `error`."""
+    return {
         "type": f"urn:octavo:error:{error.code}",
         "status": error.status,
         "instance": request.url.path,
@@ -75,7 +80,6 @@ def problem(request: Request, error: OctavoError) -> JSONResponse:
         **error.facts(),
         **error.extra,
     }
-    return JSONResponse(body, error.status, _headers(error), MEDIA_TYPE)
 
 
 def crash(request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from api.schemas import JOB_ID
@@ -86,6 +87,21 @@ PAGE_LIST: dict[str, Any] = {
     ],
     "next_cursor": None,
 }
+
+EVENTS = f"""retry: 1000
+
+event: text
+data: {{"text":"From a sheet","attempt":1}}
+id: 1-12
+
+event: text
+data: {{"text":" to an octavo","attempt":1}}
+id: 1-25
+
+event: page
+data: {json.dumps(PAGE)}
+
+"""
 
 MARKDOWN = "<!-- page 1 -->\n\nFrom a sheet to an octavo\n\n![](pages/1/figures/1)\n"
 TEXT = "From a sheet to an octavo\n"

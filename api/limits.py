@@ -1,15 +1,21 @@
-"""What one gateway takes at once: uploads in progress, clients that wait, and calls of the store."""
+"""What one gateway takes at once: uploads, clients that wait or watch, and calls of the store."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
+
+from anyio import CapacityLimiter
 
 from shared.config import settings
-from shared.errors import DatabaseUnavailable, DependencyUnavailable, Overloaded
+from shared.errors import DatabaseUnavailable, DependencyUnavailable, Overloaded, TooManyInFlight
 
 RETRY_AFTER_SECONDS = 5
+LOOKS_AT_ONCE = 8
+"""However many watch pages: of the gateway's threads and connections no more are taken."""
 
 
 class Places:
@@ -28,6 +34,28 @@ class Places:
             yield
         finally:
             self._free += 1
+
+
+class TenantPlaces:
+    """A number of places for each tenant; used by one event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[UUID] = Counter()
+
+    @contextmanager
+    def taken(self, tenant: UUID, what: str) -> Iterator[None]:
+        """Take a place for the block; raises TooManyInFlight where the tenant has none left."""
+        if self._taken[tenant] >= self._most:
+            detail = f"At most {self._most} {what} at once."
+            raise TooManyInFlight(detail, retry_after_seconds=RETRY_AFTER_SECONDS)
+        self._taken[tenant] += 1
+        try:
+            yield
+        finally:
+            self._taken[tenant] -= 1
+            if not self._taken[tenant]:
+                del self._taken[tenant]
 
 
 class StoreGuard:
@@ -72,3 +100,6 @@ class Limits:
         self.store = StoreGuard()
         self.uploads = Places(settings().max_uploads)
         self.waiters = Places(settings().max_waiters)
+        self.watchers = Places(settings().max_watchers)
+        self.tenant_watchers = TenantPlaces(settings().max_tenant_watchers)
+        self.looks = CapacityLimiter(LOOKS_AT_ONCE)

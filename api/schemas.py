@@ -178,6 +178,19 @@ class PageList(BaseModel):
     next_cursor: str | None
 
 
+class PageText(BaseModel):
+    """More of what is read of a page, in the attempt of that number."""
+
+    text: str
+    attempt: int
+
+
+class PageReset(BaseModel):
+    """A page is read anew: its text so far is void."""
+
+    attempt: int
+
+
 class RetryRequest(BaseModel):
     """Which pages a new job is to read again."""
 
@@ -261,7 +274,9 @@ __all__ = [
     "Links",
     "PageCounts",
     "PageList",
+    "PageReset",
     "PageSummary",
+    "PageText",
     "Problem",
     "QueuePlace",
     "RetryRequest",

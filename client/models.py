@@ -220,6 +220,23 @@ class DocumentPage(_Answer):
     error: Problem | None = None
 
 
+class PageText(_Answer):
+    """More of the text of a page that is being read, in the attempt of that number."""
+
+    text: str
+    attempt: int
+
+
+class PageReset(_Answer):
+    """A page is read anew, in the attempt of that number: its text so far is void."""
+
+    attempt: int
+
+
+PageEvent = PageText | PageReset | DocumentPage
+"""What comes of a page that is watched; the page itself is the last."""
+
+
 class Document(_Answer):
     """A whole document, its chosen pages in order."""
 

@@ -25,7 +25,8 @@ from uuid import uuid4
 
 import httpx
 
-from client.errors import NotFinished, WaitTimeout
+from client.errors import NotFinished, WaitTimeout, error_of
+from client.event_stream import EventDecoder
 from client.models import (
     JOB_ID_PATTERN,
     DeletionReceipt,
@@ -34,12 +35,22 @@ from client.models import (
     Job,
     JobList,
     Options,
+    PageEvent,
     PageList,
+    PageReset,
     PageSummary,
+    PageText,
     Problem,
     ResultFormat,
 )
-from client.transport import WATCHING, Patience, Transport, parsed, retry_after_seconds
+from client.transport import (
+    WATCHING,
+    Patience,
+    Transport,
+    parsed,
+    parsed_event,
+    retry_after_seconds,
+)
 from client.upload import Upload
 
 POLL_SECONDS = 20
@@ -49,6 +60,12 @@ SHORTEST_POLL_SECONDS = 0.25
 """A server that does not hold answers back is not asked more often than that."""
 
 ITEMS_A_REQUEST = 100
+
+_PAGE_EVENTS: dict[str, type[PageEvent]] = {
+    "text": PageText,
+    "reset": PageReset,
+    "page": DocumentPage,
+}
 
 _List = TypeVar("_List", JobList, PageList)
 
@@ -144,6 +161,28 @@ class Octavo:
         no such figure.
         """
         return self._transport.get(_path(job_id, f"pages/{page:d}/figures/{number:d}")).content
+
+    def page_events(self, job_id: str, number: int) -> Iterator[PageEvent]:
+        """The text of page `number` while it is read, and at the end the page, whatever its state.
+
+        PageText has more of the text; after a PageReset the page is read anew, and what came so far
+        is void. The text may be cut off, or missing where the engine has none before the end: what
+        stands is in the DocumentPage, the last event. Goes on through ten minutes without a
+        connection. Raises ApiError where there is no such page, or will be none any more.
+        """
+        path, decoder = _path(job_id, f"pages/{number:d}/events"), EventDecoder()
+        while True:
+            for event in self._transport.events(path, decoder, patience=WATCHING):
+                if event.name == "problem":
+                    problem = parsed_event(event, Problem)
+                    raise error_of(problem, status=problem.status or HTTPStatus.OK)
+                if (kind := _PAGE_EVENTS.get(event.name)) is None:
+                    continue  # of a newer server
+                news = parsed_event(event, kind)
+                yield news
+                if isinstance(news, DocumentPage):
+                    return
+            time.sleep(decoder.retry_seconds)
 
     def watch(self, job_id: str) -> Iterator[Job]:
         """The job as it stands, then again at each change, until it is final.

@@ -13,7 +13,8 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,12 +26,15 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from client.errors import UNEXPECTED_ANSWER, ApiError, ConnectionFailed, OctavoError, error_of
+from client.event_stream import Event, EventDecoder
 from client.models import Problem
 from client.upload import Upload
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+EVENT_STREAM = "text/event-stream"
+NOT_OURS = "The server's answer is not one of Octavo's."
 
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 15.0
@@ -115,6 +119,32 @@ class Transport:
 
         return _repeated(send, may_repeat=True, patience=patience)
 
+    def events(self, path: str, decoder: EventDecoder, *, patience: Patience) -> Iterator[Event]:
+        """The events of a stream, until it ends or breaks; then `decoder` knows how to go on.
+
+        Raises ApiError or ConnectionFailed where it does not begin before `patience` is at its end.
+        """
+
+        def send() -> httpx.Response:
+            headers = {"Last-Event-ID": decoder.last_id} if decoder.last_id else {}
+            request = self._client.build_request(
+                "GET", path, headers=headers, timeout=self._timeout()
+            )
+            answer = self._client.send(request, stream=True)
+            if not answer.is_success:
+                answer.read()
+            return answer
+
+        with closing(_repeated(send, may_repeat=True, patience=patience)) as answer:
+            if not answer.headers.get("Content-Type", "").startswith(EVENT_STREAM):
+                raise _unexpected(answer, "It is no stream of events.")
+            decoder.restart()
+            try:
+                for piece in answer.iter_bytes():
+                    yield from decoder.feed(piece)
+            except httpx.TransportError as error:
+                _log.warning("a stream broke: %s", str(error) or type(error).__name__)
+
     def post(
         self, path: str, *, json: Mapping[str, str] | None = None, key: str | None = None
     ) -> httpx.Response:
@@ -168,6 +198,19 @@ def parsed(answer: httpx.Response, model: type[_Model]) -> _Model:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _unexpected(answer, f"{where or 'body'}: {first['msg']}") from error
+
+
+def parsed_event(event: Event, model: type[_Model]) -> _Model:
+    """The data of `event` as a `model`; raises ApiError, `unexpected_answer`, where it is none."""
+    try:
+        return model.model_validate_json(event.data)
+    except ValidationError as error:
+        problem = Problem(
+            code=UNEXPECTED_ANSWER,
+            title=NOT_OURS,
+            detail=f"event {event.name}: {error.errors()[0]['msg']}",
+        )
+        raise error_of(problem, status=HTTPStatus.OK) from error
 
 
 def retry_after_seconds(answer: httpx.Response) -> int | None:
@@ -268,7 +311,7 @@ def _refusal(answer: httpx.Response) -> ApiError:
 def _unexpected(answer: httpx.Response, detail: str) -> ApiError:
     problem = Problem(
         code=UNEXPECTED_ANSWER,
-        title="The server's answer is not one of Octavo's.",
+        title=NOT_OURS,
         detail=f"HTTP {answer.status_code} {answer.reason_phrase} {detail}".rstrip(),
         retryable=answer.status_code in _BUSY | _GONE,
         request_id=answer.headers.get("X-Request-Id"),

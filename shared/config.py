@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     max_tenant_uploads: Count = 16  # of one tenant
     max_waiters: Count = 500
     max_wait_seconds: Seconds = 60
+    max_watchers: Count = 100  # clients that watch a page being read
+    max_tenant_watchers: Count = 20  # of them one tenant's
+    max_watch_seconds: Seconds = 600
     unready_seconds: Annotated[float, Field(ge=0)] = 5  # unready, and still serving, at its end
     max_failed_logins: Count = 20  # a minute, of one address or one key id
 

@@ -175,7 +175,7 @@ class RateLimited(OctavoError):
 
 
 class TooManyInFlight(OctavoError):
-    """The tenant has as many jobs, pages or uploads under way as it may."""
+    """The tenant has as many jobs, pages, uploads or watched pages under way as it may."""
 
     code = "too_many_in_flight"
     status = 429

@@ -262,6 +262,24 @@ class StoredRecognition(Model):
     )
 
 
+class Glance(Model):
+    """A page that somebody watches being read, and its text so far."""
+
+    __tablename__ = "glances"
+
+    job_id: Mapped[UUID] = mapped_column(primary_key=True)
+    page_no: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[UUID]
+    wanted_until: Mapped[datetime]
+    attempt: Mapped[int | None]  # whose text it is; None: nothing was told yet
+    text: Mapped[str] = mapped_column(server_default="")
+
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant", "job_id"], ["jobs.tenant", "jobs.id"], ondelete="CASCADE"),
+        {"prefixes": ["UNLOGGED"]},  # lost in a crash, and written again where it is still wanted
+    )
+
+
 class Worker(Model):
     """A process behind the queue, as it told of itself: a worker, or who sends or sweeps."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest revision under migrations/versions; a test holds them equal."""
 
 

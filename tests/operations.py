@@ -123,6 +123,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/jobs/{job_id}/pages/{page_no}"): Operation(
         _of(finished, "/pages/1"), 200, Action.PAGE_READ
     ),
+    ("GET", "/v1/jobs/{job_id}/pages/{page_no}/events"): Operation(
+        _of(finished, "/pages/1/events"), 200, Action.PAGE_READ
+    ),
     ("GET", "/v1/jobs/{job_id}/pages/{page_no}/figures/{number}"): Operation(
         _of(illustrated, "/pages/1/figures/1"), 200, Action.FIGURE_READ
     ),

@@ -39,6 +39,8 @@ class Held:
         self.lost = False
         self.progressed: Callable[[], bool] = lambda: False
         self.give_up: Callable[[], None] = lambda: None
+        self.glance: Callable[[], str] = str
+        """The text of a page so far; the first call asks for it."""
         self._moved_at = time.monotonic()
 
     def touch(self) -> None:
@@ -86,6 +88,11 @@ class Heartbeat:
         with self._lock:
             return len(self._held)
 
+    def held(self) -> list[Held]:
+        """The units of work that it holds."""
+        with self._lock:
+            return list(self._held.values())
+
     def start(self) -> None:
         """Join the workers that the dispatcher counts, and stay among them."""
         self._beat()
@@ -119,8 +126,7 @@ class Heartbeat:
 
     def give_back(self) -> None:
         """Release all that is held, uncounted, for others to do; what comes of it is dropped."""
-        with self._lock:
-            everything = list(self._held.values())
+        everything = self.held()
         for held in everything:
             log.info("work_given_back", work_id=held.claim.id, attempt=held.claim.attempt)
             held.lose()
@@ -162,8 +168,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         sent = time.monotonic()
-        with self._lock:
-            everything = list(self._held.values())
+        everything = self.held()
         alive = [held for held in everything if held.goes_on()]
         with self._transaction() as session:
             workers.beat(

@@ -18,6 +18,7 @@ from shared.work import recognise_queue
 from worker import process, weights
 from worker.app import app, count_waiting
 from worker.engine.host import EngineHost
+from worker.glances import Glances
 from worker.heartbeat import Heartbeat
 from worker.liveness import Consumption, Liveness
 from worker.pipeline import sandbox
@@ -46,9 +47,12 @@ def run_engine_worker(engine: str) -> None:
     host.start()
     heartbeat = Heartbeat([recognise_queue(engine)], host.slots, host.device, kind="engine")
     process.equip(heartbeat=heartbeat, engine=host)
+    glances = Glances(heartbeat)
+    glances.start()
     try:
         _work(heartbeat, host)
     finally:
+        glances.stop()
         host.stop()
 
 

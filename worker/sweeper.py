@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import crash_point, failure, idempotency, jobs, storage, work, workers
+from shared import crash_point, failure, glances, idempotency, jobs, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, DependencyUnavailable
@@ -47,8 +47,9 @@ class Sweeper:
     def round(self) -> int:
         """Do each step once; how much there was to do."""
         self._was_away = False
-        steps = [resend, end_overdue, expire, purge, check_tombstones, forget_keys, forget_workers]
-        done = sum(self._guarded(step) for step in [*JUDGEMENTS, *steps, self._tell])
+        steps = [resend, end_overdue, expire, purge, check_tombstones]
+        steps += [forget_keys, forget_glances, forget_workers, self._tell]
+        done = sum(self._guarded(step) for step in [*JUDGEMENTS, *steps])
         if self._was_away:
             self._rescue_from = AFTER_AN_OUTAGE
         elif self._rescue_from == AFTER_AN_OUTAGE:
@@ -194,6 +195,12 @@ def forget_keys() -> int:
     """Take away keys of requests that were kept for long enough."""
     with _answered() as session:
         return idempotency.forget(session)
+
+
+def forget_glances() -> int:
+    """Take away the texts of pages that nobody watches any more."""
+    with transaction() as session:
+        return glances.forget(session)
 
 
 def forget_workers() -> int:

@@ -8,9 +8,8 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from sqlalchemy.orm import Session
 
-from api import examples, present
+from api import examples, finished, present
 from api.deps import Acting, Reader, Transaction
 from api.errors import documented
 from api.routes.jobs import ALWAYS, JobId, Limit
@@ -24,7 +23,6 @@ from shared.errors import (
     JobDeleted,
     JobFailed,
     NotFound,
-    OctavoError,
     PageNotFinished,
     ResultExpired,
 )
@@ -56,7 +54,7 @@ def list_pages(
     ] = 0,
 ) -> PageList:
     """The pages that are known so far, in order, with their states."""
-    job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+    job = finished.unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
     rows = pages.read(session, job.id, after=cursor, most=limit + 1)
     more = len(rows) > limit
     return PageList(
@@ -87,10 +85,10 @@ def get_page(
     session: Transaction,
 ) -> DocumentPage:
     """What was read of one page, as soon as that is done, also while the job runs."""
-    job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
-    found = _finished(session, job, page_no)
+    job = finished.unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+    found = finished.page(session, job, page_no)
     if found is None:
-        raise _absence(job, page_no)
+        raise finished.absence(job, page_no)
     thing = jobs.public_id(job.id)
     audit.record(session, caller.tenant, actor, Action.PAGE_READ, thing, page=page_no)
     return found
@@ -120,12 +118,14 @@ def get_figure(
     Whoever wrote the document drew it: it is shown as it is, and is to be trusted with nothing.
     """
     with transaction(caller.tenant) as session:
-        job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+        job = finished.unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
         key = pages.figure_key(session, job, page_no, number)
         if key is None:
-            is_finished = _finished(session, job, page_no) is not None
+            is_finished = finished.page(session, job, page_no) is not None
             raise (
-                NotFound("The page has no such figure.") if is_finished else _absence(job, page_no)
+                NotFound("The page has no such figure.")
+                if is_finished
+                else finished.absence(job, page_no)
             )
         facts = {"page": page_no, "figure": number}
         thing = jobs.public_id(job.id)
@@ -170,7 +170,7 @@ def get_result(
 ) -> Response:
     """The whole document. Its text is untrusted: escape it where it is shown."""
     with transaction(caller.tenant) as session:
-        job = _unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+        job = finished.unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
         if not job.status.is_final:
             return _not_yet(present.job(session, job))
         if job.status is JobStatus.CANCELLED:
@@ -180,30 +180,6 @@ def get_result(
         thing = jobs.public_id(job.id)
         audit.record(session, caller.tenant, actor, Action.RESULT_READ, thing, format=format)
     return _file(job, format)
-
-
-def _unexpired(job: JobRow) -> JobRow:
-    if job.status is JobStatus.EXPIRED:
-        raise ResultExpired
-    return job
-
-
-def _finished(session: Session, job: JobRow, page_no: int) -> DocumentPage | None:
-    """A page that is final; None where it is not, or there is none of that number."""
-    found = pages.finished(session, job.id, after=page_no - 1, most=1)
-    return found[0] if found and found[0].page == page_no else None
-
-
-def _absence(job: JobRow, page_no: int) -> OctavoError:
-    """Why a page is not there."""
-    if job.status.is_final or not _may_come(job, page_no):
-        return NotFound("The job has no such page.")
-    return PageNotFinished(retry_after_seconds=1)
-
-
-def _may_come(job: JobRow, page_no: int) -> bool:
-    """Whether a page that is not finished may still become so."""
-    return job.pages_total is None or page_no in jobs.chosen_pages(job)
 
 
 def _not_yet(job: Job) -> JSONResponse:

@@ -55,6 +55,22 @@ def test_who_waits_for_a_job_is_answered_when_it_ends(pair: Platform, client: ht
     _await_another(pair, pid)
 
 
+def test_who_watches_a_page_is_let_go_when_it_ends(pair: Platform, client: httpx.Client) -> None:
+    pid = pair.pids()["gateway"]
+    headers = {"Authorization": f"Bearer {pair.api_key}"}
+    with _standing_still(pair.pids()["cpu-worker"]):
+        body = b"%PDF-1.7\n" + os.urandom(1000)
+        job = client.post(f"{pair.url}/v1/jobs", content=body, headers=headers).json()
+        path = f"/v1/jobs/{job['id']}"
+        with client.stream("GET", f"{pair.url}{path}/pages/1/events", headers=headers) as watched:
+            os.kill(pid, signal.SIGTERM)
+            began = time.monotonic()
+            assert watched.read() == b"retry: 1000\n\n"
+            assert time.monotonic() - began < 2
+        client.delete(f"{pair.urls[1]}{path}", headers=headers)
+    _await_another(pair, pid)
+
+
 def _await_another(pair: Platform, pid: int) -> None:
     """Return when the gateway of that id has ended and another is ready."""
     deadline = time.monotonic() + 40

@@ -8,7 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from api import examples
-from api.schemas import DeletionReceipt, Job, JobList, PageList, Problem, RetryRequest
+from api.schemas import DeletionReceipt, Job, JobList, PageList, PageText, Problem, RetryRequest
+from client.event_stream import EventDecoder
 from shared.document import Document, DocumentPage
 
 OPEN = {"/livez", "/readyz"}
@@ -53,6 +54,16 @@ def test_problems_are_problem_details(openapi: dict[str, Any]) -> None:
         for status, response in operation["responses"].items():
             if status >= "400":
                 assert "application/problem+json" in response["content"], (path, status)
+
+
+def test_the_example_of_events_is_what_the_client_reads() -> None:
+    *texts, page = EventDecoder().feed(examples.EVENTS.encode())
+
+    assert [PageText.model_validate_json(event.data).text for event in texts] == [
+        "From a sheet",
+        " to an octavo",
+    ]
+    assert (page.name, json.loads(page.data)) == ("page", examples.PAGE)
 
 
 @pytest.mark.parametrize("model", [Job, JobList, DeletionReceipt, Problem, RetryRequest])

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
-from shared import db, jobs, keys, pages, work, workers
+from shared import db, glances, jobs, keys, pages, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, PageTimeout
@@ -82,6 +82,7 @@ def tenants() -> tuple[UUID, UUID]:
         for name in ("one", "two"):
             job, units = make_prepared(session, 2, source_name=f"{name}.pdf")
             pages.succeed(session, claimed(session, units[0]), recognition(f"text of {name}"))
+            glances.watch(session, job.tenant, job.id, 2)
             keys.create(session, job.tenant)
             made.append(job.tenant)
     return made[0], made[1]
@@ -175,7 +176,7 @@ class TestTheSchema:
 
 class TestTheGatewaysRole:
     @pytest.mark.parametrize(
-        "table", ["tenants", "jobs", "pages", "work", "recognitions", "tombstones"]
+        "table", ["tenants", "jobs", "pages", "work", "recognitions", "tombstones", "glances"]
     )
     def test_it_sees_the_rows_of_whom_it_serves(
         self, tenants: tuple[UUID, UUID], table: str
@@ -249,6 +250,8 @@ class TestTheGatewaysRole:
             "UPDATE api_keys SET revoked_at = NULL",
             "INSERT INTO api_keys (id, tenant, secret_hash, scopes) VALUES ('a', NULL, '', '{}')",
             "UPDATE tenants SET weight = 1000",
+            "UPDATE glances SET text = ''",
+            "DELETE FROM glances",
             "SELECT * FROM audit",
             "UPDATE audit SET actor = 'nobody'",
             "DELETE FROM audit",
@@ -287,6 +290,10 @@ FOREIGN_STATEMENTS = [
     (Role.WORKER, "UPDATE jobs SET tenant = NULL"),
     (Role.WORKER, "UPDATE recognitions SET body = ''"),
     (Role.WORKER, "SELECT * FROM tombstones"),
+    (Role.WORKER, "UPDATE glances SET wanted_until = now()"),
+    (Role.WORKER, "DELETE FROM glances"),
+    (Role.DISPATCHER, "SELECT * FROM glances"),
+    (Role.SWEEPER, "UPDATE glances SET text = ''"),
     (Role.DISPATCHER, "SELECT * FROM jobs"),
     (Role.DISPATCHER, "SELECT body FROM recognitions"),
     (Role.DISPATCHER, "SELECT image_key FROM pages"),
@@ -392,6 +399,7 @@ class TestTheOtherRoles:
             sweeper.purge,
             sweeper.check_tombstones,
             sweeper.forget_workers,
+            sweeper.forget_glances,
         ]
         _something_for_every_step_of_the_sweeper()
 
@@ -436,7 +444,10 @@ def _something_for_every_step_of_the_sweeper() -> None:
                 claimed(session, unit)
             exhausted = "UPDATE work SET failures = 99 WHERE id = :id"
             session.execute(text(exhausted), {"id": unit.id})
-        claimed(session, make_prepared(session, 1)[1][0])  # overdue, to be rescued
+        watched, [held] = make_prepared(session, 1)
+        glances.watch(session, watched.tenant, watched.id, 1)
+        session.execute(text("UPDATE glances SET wanted_until = now() - interval '1 s'"))
+        claimed(session, held)  # overdue, to be rescued
         overdue(session)
         lost = make_prepared(session, 1)[1][0]
         lost.sent_at = before
@@ -569,6 +580,7 @@ class TestWithoutTheApplicationsFilter:
         ("GET", "?wait=0.1"),
         ("GET", "/pages"),
         ("GET", "/pages/1"),
+        ("GET", "/pages/1/events"),
         ("GET", "/result"),
         ("POST", "/cancel"),
         ("POST", "/retry"),

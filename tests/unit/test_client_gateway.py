@@ -226,6 +226,16 @@ def a_page(number: int, **changes: Any) -> dict[str, Any]:
     }
 
 
+def stream(*events: tuple[str, dict[str, Any]], broken: str = "") -> Answer:
+    """Server-sent events, each with its number as its id; then a piece of one that never ends."""
+    said = [
+        f"event: {name}\nid: {number}\ndata: {json.dumps(data)}\n\n"
+        for number, (name, data) in enumerate(events, 1)
+    ]
+    body = "retry: 10\n\n: keep-alive\n\n" + "".join(said) + broken
+    return Answer(200, body, {"Content-Type": "text/event-stream; charset=utf-8"})
+
+
 def problem(status: int, code: str, detail: str = "", **headers: str) -> Answer:
     """A refusal, as RFC 9457 has it; `retry_after="1"` is the header Retry-After."""
     body = {
@@ -258,6 +268,8 @@ def test_the_client_knows_every_field_that_the_api_answers() -> None:
     assert unknown_fields(api.schemas.Job, client.models.Job) == {"links"}
     assert unknown_fields(api.schemas.PageSummary, client.models.PageSummary) == set()
     assert unknown_fields(api.schemas.Problem, client.models.Problem) == {"type"}
+    assert unknown_fields(api.schemas.PageText, client.models.PageText) == set()
+    assert unknown_fields(api.schemas.PageReset, client.models.PageReset) == set()
     assert unknown_fields(api.schemas.DeletionReceipt, client.models.DeletionReceipt) == set()
     assert unknown_fields(shared.document.Document, client.models.Document) == set()
     assert unknown_fields(shared.document.DocumentPage, client.models.DocumentPage) == set()

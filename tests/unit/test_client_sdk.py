@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,8 @@ from client.errors import (
     Unauthenticated,
     WaitTimeout,
 )
+from client.event_stream import Event, EventDecoder
+from client.models import DocumentPage, PageReset, PageText
 from client.sdk import Octavo
 from tests.unit.test_client_gateway import (
     JOB_ID,
@@ -39,6 +42,7 @@ from tests.unit.test_client_gateway import (
     a_page,
     problem,
     scripted_gateway,
+    stream,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -723,3 +727,91 @@ def test_the_client_imports_only_what_its_package_depends_on() -> None:
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             assert {name.partition(".")[0] for name in names} <= allowed, path
+
+
+# A page that is watched
+
+EVENTS = f"{JOB_PATH}/pages/2/events"
+READ: dict[str, Any] = {"page": 2, "status": "succeeded", "markdown": "# Zwei", "text": "Zwei"}
+
+
+def said(text: str, attempt: int = 1) -> tuple[str, dict[str, Any]]:
+    return "text", {"text": text, "attempt": attempt}
+
+
+def test_a_page_is_told_as_it_is_read_and_comes_in_the_end(
+    gateway: Gateway, octavo: Octavo
+) -> None:
+    news = [said("# Zw"), said("ei"), ("reset", {"attempt": 2}), ("fresh", {}), said("# Z", 2)]
+    gateway.on("GET", EVENTS, stream(*news, ("page", READ), said("never")))
+
+    *events, page = octavo.page_events(JOB_ID, 2)
+
+    assert events == [
+        PageText(text="# Zw", attempt=1),
+        PageText(text="ei", attempt=1),
+        PageReset(attempt=2),
+        PageText(text="# Z", attempt=2),
+    ]
+    assert isinstance(page, DocumentPage)
+    assert page.markdown == "# Zwei"
+
+
+def test_a_stream_that_ends_goes_on_where_it_was(gateway: Gateway, octavo: Octavo) -> None:
+    broken = "id: 77\nevent: text\ndata: {"
+    gateway.on("GET", EVENTS, stream(said("a"), broken=broken), Drop(), stream(("page", READ)))
+
+    text, page = octavo.page_events(JOB_ID, 2)
+
+    assert (text, isinstance(page, DocumentPage)) == (PageText(text="a", attempt=1), True)
+    asked = [request.headers.get("Last-Event-ID") for request in gateway.requests]
+    assert asked == [None, "1", "1"]
+
+
+def test_a_page_that_will_not_be_is_an_error(gateway: Gateway, octavo: Octavo) -> None:
+    gone = problem(410, "job_deleted", "It is gone.").body
+    assert isinstance(gone, dict)
+    gateway.on("GET", EVENTS, stream(said("a"), ("problem", gone)))
+
+    with pytest.raises(ApiError) as raised:
+        list(octavo.page_events(JOB_ID, 2))
+
+    assert (raised.value.code, raised.value.status) == ("job_deleted", 410)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (problem(404, "not_found"), "not_found"),
+        (Answer(200, "<html>"), "unexpected_answer"),
+        (stream(("text", {"txt": 1})), "unexpected_answer"),
+        (stream(("page", {"page": "two"})), "unexpected_answer"),
+    ],
+    ids=["refusal", "no stream", "no text", "no page"],
+)
+def test_what_is_no_stream_of_a_page_is_an_error(
+    gateway: Gateway, octavo: Octavo, answer: Answer, code: str
+) -> None:
+    gateway.on("GET", EVENTS, answer)
+
+    with pytest.raises(ApiError) as raised:
+        list(octavo.page_events(JOB_ID, 2))
+
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_events_are_read_however_they_were_cut(size: int, newline: str) -> None:
+    body = (
+        ": hi\n\nretry: 2500\n\nevent: a\ndata: eins\ndata:zwei\nid: 7\n\nid\ndata\n\nevent: b\n\n"
+    )
+    raw = (body.replace("\n", newline) + "data: käse").encode()
+    decoder = EventDecoder()
+
+    events = [e for at in range(0, len(raw), size) for e in decoder.feed(raw[at : at + size])]
+
+    assert events == [Event("a", "eins\nzwei"), Event("message", "")]
+    assert (decoder.retry_seconds, decoder.last_id) == (2.5, "")
+    decoder.restart()
+    assert list(decoder.feed(b"data: x\n\n")) == [Event("message", "x")]

@@ -62,6 +62,7 @@ def _read(held: Held, assignment: _Assignment) -> None:
         image, task=asked.task, mode=mode, prompt=asked.words, among=held.claim.among
     )
     held.progressed, held.give_up = reading.progressed, reading.cancel
+    held.glance = reading.glance
     recognition = reading.result()
     crash_point.reach("recognise", "read")
     outcome = _outcome(held, assignment, recognition, image)
