@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO, TypeVar, Unpack, get_args
 
 import click
 
-from client import errands, exit_codes, results
+from client import errands, exit_codes, page_text, results
 from client.errands import Errand
 from client.errors import OctavoError
 from client.exit_codes import ExitCode
@@ -205,9 +205,18 @@ def submit(
 
 @main.command()
 @_job_ids
+@click.option(
+    "--page", type=click.IntRange(min=1), help="Print the text of this page of a job as it is read."
+)
 @click.pass_obj
-def watch(access: Access, job_ids: tuple[str, ...]) -> None:
+def watch(access: Access, job_ids: tuple[str, ...], page: int | None) -> None:
     """Watch jobs until they end, then print how they stand."""
+    if page is not None:
+        if len(job_ids) > 1:
+            raise click.UsageError("--page is of one job")
+        with access.connect() as octavo:
+            read = page_text.write(octavo.page_events(job_ids[0], page))
+        _end([exit_codes.of_page(read)])
     started = [Errand(job_id, job_id=job_id) for job_id in job_ids]
     with access.connect() as octavo:
         errands.run(started, [errands.watching(octavo)])

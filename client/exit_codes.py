@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from client.errors import ApiError, ConnectionFailed, JobCancelled, JobFailed
-from client.models import Job
+from client.models import DocumentPage, Job
 
 
 class ExitCode(IntEnum):
@@ -37,6 +37,11 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
 def of_job(job: Job) -> ExitCode:
     """What a job's state amounts to; of an expired one, the state in which it had ended."""
     return _OF_STATUS.get(job.finished_as or job.status, ExitCode.GOOD)
+
+
+def of_page(page: DocumentPage) -> ExitCode:
+    """What a page's state amounts to."""
+    return _OF_STATUS.get(page.status, ExitCode.GOOD)
 
 
 def of_error(error: Exception) -> ExitCode:

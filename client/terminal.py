@@ -62,10 +62,16 @@ def write_line(line: str) -> None:
 
 def write_result(text: str) -> None:
     """Write what was read to standard output: clean on a terminal, as it is elsewhere."""
+    if sys.stdout.isatty() and not clean(text).endswith("\n"):
+        text = f"{text}\n"  # the prompt comes next
+    write_piece(text)
+
+
+def write_piece(text: str) -> None:
+    """Write a piece of what is being read, as `write_result` does."""
     encoding, errors = "utf-8", "strict"
     if sys.stdout.isatty():
         text, encoding, errors = clean(text), sys.stdout.encoding, "replace"
-        text = text if text.endswith("\n") else f"{text}\n"  # the prompt comes next
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode(encoding, errors))
     sys.stdout.buffer.flush()

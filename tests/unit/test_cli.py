@@ -29,6 +29,7 @@ from tests.unit.test_client_gateway import (
     a_page,
     problem,
     scripted_gateway,
+    stream,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -418,6 +419,59 @@ def test_watch_ends_with_how_the_jobs_stand(gateway: Gateway, octavo: Octavo) ->
     assert first.split() == ["job_1", "succeeded", "2/2", "contract.pdf"]
     assert second.split()[:2] == ["job_2", "failed"]
     assert second.endswith("contract.pdf  document_encrypted: the password is wrong")
+
+
+def watched(gateway: Gateway, *events: tuple[str, dict[str, Any]], **page: Any) -> None:
+    """Let page 2 of the job be told so, and stand so."""
+    read = {"page": 2, "status": "succeeded", "markdown": "# Zwei und mehr", **page}
+    gateway.on("GET", f"{JOB_PATH}/pages/2/events", stream(*events, ("page", read)))
+
+
+def told(text: str) -> tuple[str, dict[str, Any]]:
+    return "text", {"text": text, "attempt": 1}
+
+
+def test_a_page_is_printed_as_it_is_read(gateway: Gateway, octavo: Octavo) -> None:
+    watched(gateway, told("\n# Zwei"), told(" und"))
+
+    result = octavo("watch", JOB_ID, "--page", 2)
+
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "\n# Zwei und mehr\n", "")
+
+
+def test_a_page_of_which_nothing_is_told_is_printed_at_the_end(
+    gateway: Gateway, octavo: Octavo
+) -> None:
+    watched(gateway)
+
+    assert octavo("watch", JOB_ID, "--page", 2).stdout == "# Zwei und mehr\n"
+
+
+def test_a_page_that_is_read_anew_or_stands_otherwise_is_said(
+    gateway: Gateway, octavo: Octavo
+) -> None:
+    watched(gateway, told("# Drei"), ("reset", {"attempt": 2}), told("# Zwo"))
+
+    result = octavo("watch", JOB_ID, "--page", 2)
+
+    assert (result.exit_code, result.stdout) == (0, "# Drei\n# Zwo\n")
+    assert result.stderr.splitlines() == [
+        "The page is read anew; what was written so far is void.",
+        "page 2: it stands otherwise than it was told; see the job's result",
+    ]
+
+
+def test_a_page_that_failed_is_said(gateway: Gateway, octavo: Octavo) -> None:
+    watched(gateway, status="failed", markdown="", error={"code": "page_timeout", "detail": "late"})
+
+    result = octavo("watch", JOB_ID, "--page", 2)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "page 2: failed, page_timeout: late\n"
+
+
+def test_a_page_is_watched_of_one_job(octavo: Octavo) -> None:
+    assert octavo("watch", "job_1", "job_2", "--page", 2).exit_code == 2
 
 
 def test_a_result_goes_to_standard_output_or_into_a_file(
