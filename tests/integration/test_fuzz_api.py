@@ -252,7 +252,7 @@ def test_no_parameter_is_too_odd(
         for value in STRINGS:
             raw = value if value.startswith("%") else quote_plus(value)
             target = path.replace(f"{{{name}}}", raw or "%20")
-            target = target.format(job_id=job, page_no=1) + (
+            target = target.format(job_id=job, page_no=1, number=1) + (
                 "" if in_path else f"?{name}={raw}"
             )
             answer = asking.request(method, target, content=PDF if method == "POST" else None)
