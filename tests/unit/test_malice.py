@@ -293,7 +293,7 @@ zygote.main(int(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("layer", set(LAYERS) - {"namespaces"})
+@pytest.mark.parametrize("layer", sorted(set(LAYERS) - {"namespaces"}))
 def test_a_child_that_does_not_get_a_layer_which_the_host_allows_opens_nothing(layer: str) -> None:
     zygote = Zygote(FORGETFUL.format(layer=layer))
     try:
