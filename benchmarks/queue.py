@@ -28,7 +28,7 @@ from sqlalchemy import text
 from benchmarks.backlog import ENGINE, queue_pages
 from deploy.embedded.services import Services
 from migrations import run
-from shared import keys, pages, work, workers
+from shared import keys, pages, turns, work, workers
 from shared.db import transaction
 from shared.document import Recognition, Usage
 from shared.status import Lane
@@ -114,7 +114,7 @@ def _pick() -> list[tuple[str, int]]:
     """A pick alone, as `mark` does it once it knows what is due and busy."""
     queue = work.recognise_queue(ENGINE)
     with transaction(durable=False) as session:
-        return [(queue, id_) for id_ in work.pick(session, queue, Lane.INTERACTIVE, SLOTS)]
+        return [(queue, id_) for id_ in turns.pick(session, queue, Lane.INTERACTIVE, SLOTS)]
 
 
 def _rounds(

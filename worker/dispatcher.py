@@ -19,13 +19,13 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from shared import crash_point, work, workers
+from shared import crash_point, turns, workers
 from shared.config import settings
 from shared.db import sole_holder, transaction
 from shared.errors import DependencyUnavailable
 from shared.served import Served
 from shared.status import Lane
-from shared.work import Demand
+from shared.turns import Demand
 from worker.app import app, queues
 from worker.pulse import Pulse
 
@@ -88,7 +88,7 @@ class Dispatcher:
             return []
         # A mark that a crash of Postgres forgets costs a second message, of which one is answered.
         with transaction(durable=False) as session:
-            demand = work.demand(session, list(self._slots))
+            demand = turns.demand(session, list(self._slots))
             return [
                 (queue, work_id)
                 for queue in sorted(demand)
@@ -101,7 +101,7 @@ class Dispatcher:
         reserved = math.ceil(window * BATCH_SHARE) - demand[Lane.BATCH].busy
         lanes = {lane for lane in demand if demand[lane].is_due}
         served = self._served[queue]
-        pick = partial(work.pick, session, queue, served=served)
+        pick = partial(turns.pick, session, queue, served=served)
         return _pick(pick, room, lanes, reserved=max(0, min(room, reserved)))
 
     def _slots_are_old(self) -> bool:
@@ -140,6 +140,6 @@ def _publish(picked: list[tuple[str, int]]) -> None:
             crash_point.reach("dispatch", "sent")
     except (OperationalError, RedisError, OSError) as error:
         with transaction() as session:
-            work.unsend(session, [work_id for _, work_id in picked[sent:]])
+            turns.unsend(session, [work_id for _, work_id in picked[sent:]])
         message = f"The broker took {sent} of {len(picked)} messages."
         raise DependencyUnavailable(message) from error

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import work
+from shared import turns, work
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable
 from shared.models import Work
@@ -36,7 +36,7 @@ def unit() -> Work:
     """Work that was sent."""
     with transaction() as session:
         _, [unit] = make_prepared(session, 1)
-        work.pick(session, unit.queue, unit.priority, 1)
+        turns.pick(session, unit.queue, unit.priority, 1)
     return unit
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import failure, pages, work
+from shared import failure, pages, turns, work
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DependencyUnavailable, EngineDied
@@ -110,7 +110,7 @@ def read_all(job: Job, threads: int) -> None:
 def picked(most: int) -> list[int]:
     with transaction() as session:
         work.resend(session)
-        return work.pick(session, QUEUE, Lane.INTERACTIVE, most)
+        return turns.pick(session, QUEUE, Lane.INTERACTIVE, most)
 
 
 def units(job: Job) -> list[Any]:
@@ -160,7 +160,7 @@ def test_while_the_engine_starts_again_nothing_is_claimed() -> None:
 def test_a_worker_that_ends_gives_back_the_message_that_waits_for_its_engine() -> None:
     job = make_readable([page_image()])
     with transaction() as session:
-        assert work.pick(session, QUEUE, Lane.INTERACTIVE, 1) == [only_unit(job)]
+        assert turns.pick(session, QUEUE, Lane.INTERACTIVE, 1) == [only_unit(job)]
     with fake_settings(), running() as host, equipped(host) as heartbeat:
         host.vitals.serving.clear()
         heartbeat.draining = True
@@ -168,7 +168,7 @@ def test_a_worker_that_ends_gives_back_the_message_that_waits_for_its_engine() -
         recognise(only_unit(job))
 
     with transaction() as session:
-        assert work.pick(session, QUEUE, Lane.INTERACTIVE, 1) == [only_unit(job)]
+        assert turns.pick(session, QUEUE, Lane.INTERACTIVE, 1) == [only_unit(job)]
 
 
 def only_unit(job: Job) -> int:

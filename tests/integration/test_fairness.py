@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import pages, work, workers
+from shared import pages, turns, work, workers
 from shared.db import transaction
 from shared.models import Job
 from shared.served import HALF_LIFE_SECONDS, Served
@@ -25,7 +25,7 @@ QUEUE = "recognise.fake"
 
 
 def pick(session: Session, most: int) -> list[int]:
-    return work.pick(session, QUEUE, Lane.INTERACTIVE, most)
+    return turns.pick(session, QUEUE, Lane.INTERACTIVE, most)
 
 
 def job_ids(session: Session, ids: list[int]) -> list[UUID]:
@@ -114,14 +114,14 @@ class TestBetweenTenants:
         loud, quiet = make_tenant(session), make_tenant(session)
         served = Served()
         make_prepared(session, 200, tenant=loud)
-        work.pick(session, QUEUE, Lane.INTERACTIVE, 40, served)
+        turns.pick(session, QUEUE, Lane.INTERACTIVE, 40, served)
         session.execute(text("DELETE FROM work WHERE sent_at IS NOT NULL"))  # all of it is read
         make_prepared(session, 100, tenant=quiet)
 
-        first = work.pick(session, QUEUE, Lane.INTERACTIVE, 38, served)
+        first = turns.pick(session, QUEUE, Lane.INTERACTIVE, 38, served)
         newcomer = set(tenants_of(session, first))
         session.execute(text("DELETE FROM work WHERE id = ANY(:ids)"), {"ids": first})
-        then = work.pick(session, QUEUE, Lane.INTERACTIVE, 12, served)
+        then = turns.pick(session, QUEUE, Lane.INTERACTIVE, 12, served)
 
         assert newcomer == {quiet}
         assert Counter(tenants_of(session, then))[loud] in range(4, 7)
@@ -192,7 +192,7 @@ class TestBetweenTheJobsOfATenant:
         session.execute(text("UPDATE work SET due_at = due_at - interval '1 minute'"))
         short = make_job(session, tenant)
 
-        [first] = work.pick(session, WorkKind.PREPARE, Lane.INTERACTIVE, 1)
+        [first] = turns.pick(session, WorkKind.PREPARE, Lane.INTERACTIVE, 1)
 
         assert job_ids(session, [first]) == [short.id]
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
-from shared import db, glances, jobs, keys, pages, work, workers
+from shared import db, glances, jobs, keys, pages, turns, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, PageTimeout
@@ -374,18 +374,18 @@ class TestTheOtherRoles:
 
     def test_the_dispatcher_sends(self) -> None:
         from shared.status import Lane
-        from shared.work import Demand
+        from shared.turns import Demand
 
         with transaction() as session:
             _, units = make_prepared(session, 3)
             queue = units[0].queue
         with acting_as(Role.DISPATCHER), transaction() as session:
             workers.live_slots(session)
-            demand = work.demand(session, [queue])[queue]
+            demand = turns.demand(session, [queue])[queue]
             assert demand[Lane.INTERACTIVE] == Demand(is_due=True, busy=0)
-            picked = work.pick(session, queue, Lane.INTERACTIVE, 2)
+            picked = turns.pick(session, queue, Lane.INTERACTIVE, 2)
             assert len(picked) == 2
-            work.unsend(session, picked)
+            turns.unsend(session, picked)
 
     def test_the_sweeper_takes_every_step(self) -> None:
         from worker import sweeper

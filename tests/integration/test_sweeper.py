@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import jobs, storage, work
+from shared import jobs, storage, turns, work
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DependencyUnavailable
@@ -128,7 +128,7 @@ def test_a_question_that_was_answered_after_a_freeze_blames_nobody(
 def test_a_step_that_crashes_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     with transaction() as session:
         _, [unit] = make_prepared(session, 1)
-        work.pick(session, unit.queue, unit.priority, 1)
+        turns.pick(session, unit.queue, unit.priority, 1)
         session.execute(text("UPDATE work SET sent_at = now() - interval '1 hour'"))
 
     def crash() -> int:
@@ -138,7 +138,7 @@ def test_a_step_that_crashes_does_not_stop_the_others(monkeypatch: pytest.Monkey
     Sweeper().round()
 
     with transaction() as session:
-        assert work.pick(session, unit.queue, unit.priority, 1) == [unit.id]
+        assert turns.pick(session, unit.queue, unit.priority, 1) == [unit.id]
 
 
 def test_a_lease_that_was_renewed_meanwhile_is_not_ended() -> None:

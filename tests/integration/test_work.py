@@ -8,12 +8,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared import failure, jobs, pages, work
+from shared import failure, jobs, pages, turns, work
 from shared.db import transaction
 from shared.errors import DependencyUnavailable, EngineUnavailable, PageTimeout
 from shared.models import Job
 from shared.status import JobStatus, Lane, WorkKind, WorkStatus
-from shared.work import Demand
+from shared.turns import Demand
 from tests.factory import (
     claimed,
     due_now,
@@ -89,7 +89,7 @@ def test_rescued_work_goes_back_to_its_place_before_what_came_later(session: Ses
 
     work.rescue(session)
 
-    assert work.pick(session, first.queue, Lane.INTERACTIVE, 1) == [first.id]
+    assert turns.pick(session, first.queue, Lane.INTERACTIVE, 1) == [first.id]
 
 
 def test_a_renewed_lease_is_not_rescued(session: Session) -> None:
@@ -104,22 +104,22 @@ def test_a_renewed_lease_is_not_rescued(session: Session) -> None:
 
 def test_a_sent_message_that_came_to_nothing_is_sent_again(session: Session) -> None:
     _, [unit] = make_prepared(session, 1)
-    assert work.pick(session, unit.queue, Lane.INTERACTIVE, 10) == [unit.id]
-    assert work.pick(session, unit.queue, Lane.INTERACTIVE, 10) == []
+    assert turns.pick(session, unit.queue, Lane.INTERACTIVE, 10) == [unit.id]
+    assert turns.pick(session, unit.queue, Lane.INTERACTIVE, 10) == []
 
     session.execute(text("UPDATE work SET sent_at = now() - interval '1 hour'"))
     assert work.resend(session) == 1
 
-    assert work.pick(session, unit.queue, Lane.INTERACTIVE, 10) == [unit.id]
+    assert turns.pick(session, unit.queue, Lane.INTERACTIVE, 10) == [unit.id]
 
 
 def test_work_that_could_not_be_published_was_never_sent(session: Session) -> None:
     _, [unit] = make_prepared(session, 1)
-    ids = work.pick(session, unit.queue, Lane.INTERACTIVE, 10)
+    ids = turns.pick(session, unit.queue, Lane.INTERACTIVE, 10)
 
-    work.unsend(session, ids)
+    turns.unsend(session, ids)
 
-    assert work.pick(session, unit.queue, Lane.INTERACTIVE, 10) == ids
+    assert turns.pick(session, unit.queue, Lane.INTERACTIVE, 10) == ids
 
 
 def test_a_loud_tenant_leaves_room_for_a_quiet_one(session: Session) -> None:
@@ -127,7 +127,7 @@ def test_a_loud_tenant_leaves_room_for_a_quiet_one(session: Session) -> None:
     make_prepared(session, 50, tenant=loud)
     make_prepared(session, 4, tenant=quiet)
 
-    ids = work.pick(session, "recognise.fake", Lane.INTERACTIVE, 8)
+    ids = turns.pick(session, "recognise.fake", Lane.INTERACTIVE, 8)
 
     assert _tenants_of(session, ids) == {loud: 4, quiet: 4}
 
@@ -135,10 +135,10 @@ def test_a_loud_tenant_leaves_room_for_a_quiet_one(session: Session) -> None:
 def test_a_tenant_with_much_in_flight_waits_for_one_with_nothing(session: Session) -> None:
     loud, quiet = make_tenant(session), make_tenant(session)
     make_prepared(session, 20, tenant=loud)
-    work.pick(session, "recognise.fake", Lane.INTERACTIVE, 10)
+    turns.pick(session, "recognise.fake", Lane.INTERACTIVE, 10)
     make_prepared(session, 5, tenant=quiet)
 
-    ids = work.pick(session, "recognise.fake", Lane.INTERACTIVE, 5)
+    ids = turns.pick(session, "recognise.fake", Lane.INTERACTIVE, 5)
 
     assert _tenants_of(session, ids) == {quiet: 5}
 
@@ -148,18 +148,18 @@ def test_a_tenant_has_no_more_at_once_than_it_may(session: Session) -> None:
     session.execute(text("UPDATE tenants SET max_busy = 3"))
     make_prepared(session, 10, tenant=tenant)
 
-    assert len(work.pick(session, "recognise.fake", Lane.INTERACTIVE, 10)) == 3
-    assert work.pick(session, "recognise.fake", Lane.INTERACTIVE, 10) == []
+    assert len(turns.pick(session, "recognise.fake", Lane.INTERACTIVE, 10)) == 3
+    assert turns.pick(session, "recognise.fake", Lane.INTERACTIVE, 10) == []
 
 
 def test_demand_tells_each_lane_of_each_queue(session: Session) -> None:
     make_prepared(session, 1, priority=Lane.BATCH)
     _, [sent, held, ended, *_] = make_prepared(session, 4)
-    work.pick(session, sent.queue, Lane.INTERACTIVE, 1)
+    turns.pick(session, sent.queue, Lane.INTERACTIVE, 1)
     claimed(session, held)
     assert work.end(session, claimed(session, ended), WorkStatus.SUCCEEDED)
 
-    found = work.demand(session, ["prepare", "recognise.fake"])
+    found = turns.demand(session, ["prepare", "recognise.fake"])
 
     nothing = Demand(is_due=False, busy=0)
     assert found == {
@@ -175,7 +175,7 @@ def test_demand_counts_no_work_that_is_not_due_yet(session: Session) -> None:
     _, [unit] = make_prepared(session, 1)
     work.release(session, claimed(session, unit), delay_seconds=60)
 
-    [found] = work.demand(session, [unit.queue]).values()
+    [found] = turns.demand(session, [unit.queue]).values()
 
     assert found[Lane.INTERACTIVE] == Demand(is_due=False, busy=0)
 

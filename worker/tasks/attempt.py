@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import crash_point, failure, work
+from shared import crash_point, failure, turns, work
 from shared.db import transaction
 from shared.errors import DependencyUnavailable, OctavoError
 from shared.work import Claim
@@ -88,7 +88,7 @@ def _claim(
         else:
             return (claim, loaded) if claim and loaded is not None else None
     with suppress(DependencyUnavailable), transaction() as session:
-        work.unsend(session, [work_id])
+        turns.unsend(session, [work_id])
     return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from shared import crash_point, ladder, pages, storage, work
+from shared import crash_point, ladder, pages, storage, turns
 from shared.db import transaction
 from shared.document import Recognition
 from shared.errors import PageUnreadable
@@ -40,7 +40,7 @@ def recognise(work_id: int) -> None:
     while not process.engine().await_ready(LOOK_SECONDS):
         if process.heartbeat().draining:
             with transaction() as session:
-                work.unsend(session, [work_id])
+                turns.unsend(session, [work_id])
             return
     carry_out(work_id, _load, _read)
 
