@@ -9,7 +9,7 @@ LOCK = $(UV) pip compile --quiet pyproject.toml --universal --python-version 3.1
 	--generate-hashes --no-header
 
 # Whole platforms mostly wait: beside them there is time for the rest.
-SHARED ?= --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+SHARED ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 export PYTHON
 

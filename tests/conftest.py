@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from worker.engine.deepseek.config import Version
 
@@ -15,12 +17,17 @@ from worker.engine.deepseek.config import Version
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests by file; those of `acceptance` stay in one process, as they share platforms."""
-    for item in items:
-        whole = item.path.parent.name == "acceptance"
-        item.add_marker(pytest.mark.xdist_group("acceptance" if whole else item.path.stem))
+class Shares(LoadFileScheduling):  # type: ignore[misc]
+    """Who runs what: a file stays whole, and so does `acceptance`, whose files share platforms."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = nodeid.rpartition("/")[0]
+        return folder if folder == "tests/acceptance" else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:
+    """Let the processes of `make test` share like that."""
+    return Shares(config, log)
 
 
 Tiny = Callable[[Version], Path]
