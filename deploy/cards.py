@@ -143,8 +143,8 @@ def _stop(cards: Sequence[Card]) -> None:
 
 
 def worker_command(engine: str) -> list[str]:
-    """What runs on a card."""
-    return [sys.executable, "-m", "deploy.processes", "worker", "engine", "--engine", engine]
+    """What runs on a card. -P: a folder named `shared` where somebody stands is not ours."""
+    return [sys.executable, "-P", "-m", "deploy.processes", "worker", "engine", "--engine", engine]
 
 
 def run(engine: str, tell: Callable[[str], None]) -> None:
