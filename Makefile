@@ -13,7 +13,7 @@ SHARED ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 export PYTHON
 
-.PHONY: help demo up test parity fuzz fuzzapi overhead fairness queue gpu chaos crashes drills outages rolling soak lock samples clean
+.PHONY: help demo up test parity fuzz fuzzapi overhead fairness queue gpu card chaos crashes drills outages rolling soak lock samples clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -51,6 +51,9 @@ queue: .venv/installed-dev ## Measure the queue with 200,000 waiting pages; JSON
 
 gpu: .venv/installed-deepseek ## Measure DeepSeek-OCR on a card beside transformers: MODEL=1 JSON=PATH
 	@$(RUN) -m benchmarks.deepseek --model $(or $(MODEL),1) $(if $(JSON),--json "$(JSON)")
+
+card: .venv/installed-deepseek ## The whole platform on cards, engine and worker killed: JSON=PATH, ARGS="--tiny"
+	@$(RUN) -m benchmarks.card $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 chaos: .venv/installed-dev ## Break the platform at work and count: SEED=1 SEEDS=1 JOBS=1000 FAULTS=50 JSON=PATH
 	@$(RUN) -m benchmarks.chaos --seed $(or $(SEED),1) --seeds $(or $(SEEDS),1) \
