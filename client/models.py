@@ -191,6 +191,7 @@ class Try(_Answer):
     engine: str
     mode: str | None = None
     flaw: str | None = None
+    usage: Usage = Usage()
 
 
 class DocumentPage(_Answer):

@@ -107,6 +107,7 @@ class Try(_Value):
     flaw: str | None = Field(
         description="length, repetition, empty, or the code of an error; null: it was sound."
     )
+    usage: Usage = Usage()
 
 
 _TRIES = "All readings in order, where the first had a flaw; what stands is the best of them."

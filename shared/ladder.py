@@ -108,7 +108,7 @@ def outcome(
     """What the last reading of a page leads to, where `others` may read it as well."""
     if flaw is None and before is None:
         return Outcome(last, (), last.usage)
-    one = Try(engine=last.engine, mode=last.mode, flaw=flaw)
+    one = Try(engine=last.engine, mode=last.mode, flaw=flaw, usage=last.usage)
     tries = (*(before.tries if before else ()), one)
     engine = next_engine(tries, task, others) if flaw else None
     return Outcome(_better(before, last, flaw), tries, last.usage, engine)

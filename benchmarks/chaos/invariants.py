@@ -108,14 +108,26 @@ INVARIANTS = (
         """,
     ),
     Invariant(
-        "a job's tokens are those of its recognitions",
+        "a job's tokens are those of all readings of its pages",
         Harm.DOUBLED,
+        # What a page was read as before the reading that stands is in `tries`: the recognition's, or
+        # the page's own where it has none (yet).
         """
         SELECT id FROM jobs WHERE status <> 'expired' AND retry_of IS NULL AND (
           coalesce(vision_tokens, 0), coalesce(output_tokens, 0)) <> (
-          SELECT coalesce(sum((body::jsonb #>> '{usage,vision_tokens}')::bigint), 0),
-                 coalesce(sum((body::jsonb #>> '{usage,output_tokens}')::bigint), 0)
-          FROM recognitions WHERE job_id = jobs.id)
+          SELECT coalesce(sum((usage ->> 'vision_tokens')::bigint), 0),
+                 coalesce(sum((usage ->> 'output_tokens')::bigint), 0)
+          FROM (
+            SELECT jsonb_path_query(body::jsonb -> 'tries', '$[*].usage') AS usage
+            FROM recognitions WHERE job_id = jobs.id
+            UNION ALL
+            SELECT body::jsonb -> 'usage' FROM recognitions
+            WHERE job_id = jobs.id AND body::jsonb -> 'tries' = '[]'
+            UNION ALL
+            SELECT jsonb_path_query(tries, '$[*].usage') FROM pages
+            WHERE job_id = jobs.id AND NOT EXISTS (
+              SELECT 1 FROM recognitions r WHERE (r.job_id, r.page_no) = (jobs.id, pages.page_no))
+          ) AS spent)
         """,
     ),
     Invariant(

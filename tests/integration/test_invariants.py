@@ -9,14 +9,16 @@ from sqlalchemy.orm import Session
 from benchmarks.chaos import invariants
 from benchmarks.chaos.invariants import INVARIANTS, ONE_JOB_A_KEY, Harm
 from benchmarks.chaos.objects import compare
-from shared import jobs, pages, storage
-from shared.document import Usage
+from shared import jobs, ladder, pages, storage
+from shared.document import FinishReason, Flaw, Usage
 from shared.errors import PageUnreadable
-from shared.models import Job
+from shared.models import Job, Work
+from shared.options import Task
 from shared.status import WorkKind
 from tests.factory import claimed, make_prepared, make_tenant, recognition, work_of
 
-USAGE = Usage(vision_tokens=256, output_tokens=3)
+OUTPUT_TOKENS = 3
+USAGE = Usage(vision_tokens=256, output_tokens=OUTPUT_TOKENS)
 
 
 def make_read(session: Session, page_count: int = 3) -> Job:
@@ -48,6 +50,36 @@ def test_nothing_is_reported_of_jobs_that_ended_right(session: Session) -> None:
     assert broken(session, job) == set()
 
 
+def climb(session: Session, unit: Work) -> None:
+    """Read a page with a flaw, so that it is to be read again."""
+    held = claimed(session, unit)
+    cut = recognition("cut o", mode="base", finish_reason=FinishReason.LENGTH, usage=USAGE)
+    outcome = ladder.outcome(None, cut, flaw=Flaw.LENGTH, task=Task.MARKDOWN, others=())
+    assert outcome.next_engine == "fake"
+    assert ladder.conclude(session, held, outcome)
+
+
+def test_every_reading_of_a_page_counts_once(session: Session) -> None:
+    job, [first, second] = make_prepared(session, 2)
+    climb(session, first)
+    assert broken(session, job) == {"every job is final", "every unit of work is final"}
+
+    held = claimed(session, first)
+    whole = recognition("whole", mode="gundam", usage=USAGE)
+    before = ladder.standing(session, held)
+    outcome = ladder.outcome(before, whole, flaw=None, task=Task.MARKDOWN, others=())
+    assert ladder.conclude(session, held, outcome)
+    climb(session, second)
+    jobs.cancel(session, job.tenant, job.id)
+    session.flush()
+    session.refresh(job)
+    assert job.output_tokens == 3 * OUTPUT_TOKENS
+    assert broken(session, job) == set()
+
+    session.execute(text("UPDATE jobs SET output_tokens = output_tokens - 3"))
+    assert broken(session, job) == {"a job's tokens are those of all readings of its pages"}
+
+
 def test_a_deleted_job_is_not_lost(session: Session) -> None:
     job = make_read(session)
     jobs.delete(session, job.tenant, job.id)
@@ -71,7 +103,7 @@ BREAKAGES: dict[str, tuple[str, set[str]]] = {
         "DELETE FROM recognitions WHERE page_no = 2",
         {
             "every succeeded page has its recognition",
-            "a job's tokens are those of its recognitions",
+            "a job's tokens are those of all readings of its pages",
         },
     ),
     "a result row is of another attempt": (
@@ -95,7 +127,7 @@ BREAKAGES: dict[str, tuple[str, set[str]]] = {
     ),
     "the tokens of a page are counted twice": (
         "UPDATE jobs SET vision_tokens = coalesce(vision_tokens, 0) + 256",
-        {"a job's tokens are those of its recognitions"},
+        {"a job's tokens are those of all readings of its pages"},
     ),
     "a page is gone": (
         "DELETE FROM pages WHERE page_no = 2",
