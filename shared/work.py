@@ -238,18 +238,14 @@ def retry_later(
 
 
 _RESCUE = text(
-    # The first time it goes back to its place, for it has waited before; behind the queue of a busy
-    # platform it would be forgotten for a second time.
+    # It goes back to its place, for it has waited before: behind the queue of a busy platform it
+    # would be forgotten for a second time. And it is due at once: the lease was pause enough.
     """
     WITH overdue AS (
       SELECT id FROM work WHERE status = 'running' AND lease_until < now()
         AND failures + 1 < :max_failures ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
     UPDATE work w SET status = 'queued', sent_at = NULL, lease_until = NULL,
-      failures = failures + 1,
-      due_at = CASE failures WHEN 0 THEN due_at
-        ELSE now() + make_interval(secs => least(power(2, failures) - 1, 60)) END,
-      turn_at = CASE failures WHEN 0 THEN turn_at ELSE greatest(
-        turn_at, now() + make_interval(secs => least(power(2, failures) - 1, 60))) END
+      failures = failures + 1
     FROM overdue WHERE w.id = overdue.id RETURNING w.id
     """
 )

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared import failure, jobs, pages, turns, work
+from shared.config import settings
 from shared.db import transaction
 from shared.errors import DependencyUnavailable, EngineUnavailable, PageTimeout
 from shared.models import Job
@@ -84,12 +85,12 @@ def test_renewal_answers_with_what_is_still_held(session: Session) -> None:
 def test_rescued_work_goes_back_to_its_place_before_what_came_later(session: Session) -> None:
     _, [first, *_] = make_prepared(session, 3)
     session.execute(text("UPDATE work SET due_at = now() - interval '1 h' * (9 - page_no)"))
-    claimed(session, first)
-    overdue(session)
 
-    work.rescue(session)
-
-    assert turns.pick(session, first.queue, Lane.INTERACTIVE, 1) == [first.id]
+    for _ in range(settings().max_failures - 1):
+        claimed(session, first)
+        overdue(session)
+        assert work.rescue(session) == 1
+        assert turns.pick(session, first.queue, Lane.INTERACTIVE, 1) == [first.id]
 
 
 def test_a_renewed_lease_is_not_rescued(session: Session) -> None:
