@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from deploy.embedded import ports
-from deploy.embedded.errors import ServiceError
+from deploy.embedded.errors import PortTaken, ServiceError
 from deploy.embedded.file_lock import try_lock
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ class Service(ABC):
     def await_ready(self, deadline: float) -> None:
         """Return when clients can use the server; `deadline` is in seconds of the monotonic clock.
 
-        ServiceError if it dies or time runs out. One that was found running and then is gone was
+        ServiceError if it dies (PortTaken if for want of a port) or time runs out. One that was found running and then is gone was
         on its way out (killed, its last process still about): that one is launched.
         """
         while error := self._first_error():
             if not self.is_running():
                 if not self._found_running:
-                    raise ServiceError(f"{self.name} died at start{self._log_tail()}") from error
+                    raise self._death() from error
                 self.launch()
             elif time.monotonic() > deadline:
                 message = f"{self.name} is not ready: {error}{self._log_tail()}"
@@ -164,6 +164,11 @@ class Service(ABC):
         if self._child is not None:
             self._child.wait()
             self._child = None
+
+    def _death(self) -> ServiceError:
+        is_taken = not all(map(ports.is_free, self.ports))
+        kind = PortTaken if is_taken else ServiceError
+        return kind(f"{self.name} died at start{self._log_tail()}")
 
     def _first_error(self) -> Exception | None:
         try:

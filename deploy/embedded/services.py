@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from deploy.embedded.errors import ServiceError
+from deploy.embedded.errors import PortTaken, ServiceError
 from deploy.embedded.file_lock import locked
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.seaweedfs import BUCKET, SeaweedFS
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.embedded.service import Service
+
+
+PORT_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -110,20 +113,19 @@ class Services:
     def start(self, *, timeout_seconds: float = 60) -> None:
         """Start what does not run and return when all can be used.
 
-        If one cannot, ServiceError says why, and what was started is stopped.
+        If one cannot, ServiceError says why, and what was started is stopped. A port that another
+        directory's start took in between is not why: others are chosen.
         """
         deadline = time.monotonic() + timeout_seconds
         with locked(self._lock):
-            self._choose_ports()
-            absent = [service for service in self._all if not service.is_running()]
-            try:
-                for service in self._all:
-                    service.launch()
-                for service in self._all:
-                    service.await_ready(deadline)
-            except BaseException:
-                _end(absent, timeout_seconds=5)
-                raise
+            for tries_left in reversed(range(PORT_TRIES)):
+                try:
+                    self._start(deadline)
+                except PortTaken:
+                    if not tries_left:
+                        raise
+                else:
+                    return
 
     def restart_dead(self) -> list[str]:
         """Start those that died and return their names; their addresses stay if they can."""
@@ -143,6 +145,18 @@ class Services:
     @property
     def _all(self) -> tuple[Service, ...]:
         return self._postgres, self._valkey, self._seaweedfs
+
+    def _start(self, deadline: float) -> None:
+        self._choose_ports()
+        absent = [service for service in self._all if not service.is_running()]
+        try:
+            for service in self._all:
+                service.launch()
+            for service in self._all:
+                service.await_ready(deadline)
+        except BaseException:
+            _end(absent, timeout_seconds=5)
+            raise
 
     def _choose_ports(self) -> None:
         """Keep the remembered ports where they are free or our own, so that addresses last."""

@@ -114,3 +114,24 @@ def test_a_port_that_is_taken_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> 
         listener.listen()
 
         assert ports.choose(1, taken=[mine]) == [free]
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey", "seaweedfs"])
+def test_a_port_that_somebody_takes_after_it_was_chosen_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    choose = Services._choose_ports  # noqa: SLF001 - what happens between its end and the launch
+    taken: list[socket.socket] = []
+
+    def choose_and_lose_one(services: Services) -> None:
+        choose(services)
+        if not taken:
+            port = services._settings.ports[name][0]  # noqa: SLF001
+            taken.append(socket.socket())
+            taken[0].bind((ports.HOST, port))
+
+    monkeypatch.setattr(Services, "_choose_ports", choose_and_lose_one)
+    with Services(tmp_path) as services:
+        assert len(services.pids()) == 3
+        assert services.dead() == []
+    taken[0].close()
