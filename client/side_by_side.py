@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
+
+HEED_SECONDS = 0.2
+"""A signal that comes just before a thread begins to wait does not wake it: so nobody waits longer."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ def side_by_side(
     work = _Work(items, stages)
     try:
         for _ in items:
-            yield work.done.get()
+            yield work.next_done()
     finally:
         work.stop()
 
@@ -50,6 +54,12 @@ class _Work(Generic[_Item]):
         for number, threads in enumerate(self._threads):
             for _ in range(threads):
                 Thread(target=self._serve, args=[number], daemon=True).start()
+
+    def next_done(self) -> tuple[_Item, Exception | None]:
+        """The next item that is done, however long that takes; Ctrl-C is heard meanwhile."""
+        while True:
+            with suppress(Empty):
+                return self.done.get(timeout=HEED_SECONDS)
 
     def stop(self) -> None:
         """Let every thread end after what it is doing."""
