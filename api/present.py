@@ -20,6 +20,7 @@ from shared.config import settings
 from shared.document import ProblemFacts
 from shared.models import NOW, Page, Tombstone, Work
 from shared.models import Job as JobRow
+from shared.schema import NEWER
 from shared.status import JobStatus, WorkStatus
 
 AHEAD_A_SECOND = 25
@@ -44,7 +45,7 @@ def job(session: Session, row: JobRow) -> Job:
         queue=_place(session, row),
         eta_seconds=_eta_seconds(session, row),
         usage=jobs.usage(row),
-        error=ProblemFacts.model_validate(row.error) if row.error else None,
+        error=ProblemFacts.model_validate(row.error, extra=NEWER) if row.error else None,
         warnings=row.warnings,
         metadata=row.user_metadata,
         retry_of=jobs.public_id(row.retry_of) if row.retry_of else None,
@@ -71,7 +72,7 @@ def page(
         attempts=work.attempt,
         confidence=confidence,
         needs_review=bool(needs_review),
-        error=ProblemFacts.model_validate(work.error) if work.error else None,
+        error=ProblemFacts.model_validate(work.error, extra=NEWER) if work.error else None,
     )
 
 

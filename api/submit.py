@@ -26,6 +26,7 @@ from shared.keys import Caller
 from shared.models import Job
 from shared.options import JobOptions, Mode, SubmitOptions, Task
 from shared.page_range import PageRange
+from shared.schema import NEWER
 from shared.status import JobStatus, WorkStatus
 
 NAME_CHARACTERS = 255
@@ -110,7 +111,7 @@ def retry(
     if not old.status.is_final:
         raise JobNotFinished
     good = set(pages.numbers(session, old.id, WorkStatus.SUCCEEDED))
-    options = JobOptions.model_validate(old.options)
+    options = JobOptions.model_validate(old.options, extra=NEWER)
     check(options, may_prompt=may_prompt)
     again = _again(old, chosen, good)
     if old.pages_total is not None and not again:

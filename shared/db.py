@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared import connection
 from shared.config import InvalidSettings, settings
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseBusy, DatabaseUnavailable
 from shared.roles import Role
 
 RETRY_AFTER_SECONDS = 2
@@ -42,6 +42,9 @@ CONNECT_ARGUMENTS = {
     "tcp_user_timeout": 4000,
     "target_session_attrs": "read-write",
 }
+
+BUSY = {"57014", "55P03", "40P01"}
+"""What Postgres says of a statement that took too long, waited for a lock, or was in a deadlock."""
 
 READ_ONLY = "25006"
 """What Postgres says of a write where it only reads."""
@@ -251,8 +254,10 @@ def _typed_errors() -> Iterator[None]:
         raise _all_in_use() from error
     except DBAPIError as error:
         if isinstance(error, OperationalError) or error.connection_invalidated:
+            is_busy = getattr(error.orig, "pgcode", None) in BUSY
+            kind = DatabaseBusy if is_busy else DatabaseUnavailable
             message = "The database does not answer."
-            raise DatabaseUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
+            raise kind(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
         raise
 
 

@@ -414,6 +414,10 @@ class DatabaseUnavailable(DependencyUnavailable):
     """The database does not answer."""
 
 
+class DatabaseBusy(DatabaseUnavailable):
+    """The database is there, and did not get to a statement in time: others were before it."""
+
+
 class Overloaded(OctavoError):
     """The platform has as much to do as it can take; try again later."""
 

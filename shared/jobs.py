@@ -226,7 +226,11 @@ def expire(session: Session, job_id: UUID) -> None:
         return
     job.finished_as, job.status = job.status, JobStatus.EXPIRED
     job.expires_at, job.result_attempt = None, None
-    session.execute(text("DELETE FROM recognitions WHERE job_id = :id"), {"id": job_id})
+    for forget in (
+        "DELETE FROM recognitions WHERE job_id = :id",
+        "UPDATE pages SET draft = NULL WHERE job_id = :id AND draft IS NOT NULL",
+    ):
+        session.execute(text(forget), {"id": job_id})
     audit.record(session, job.tenant, SWEEPER, Action.JOB_EXPIRED, public_id(job_id))
 
 

@@ -23,6 +23,7 @@ from shared.config import settings
 from shared.document import FinishReason, Flaw, Recognition, Try, Usage
 from shared.errors import OctavoError
 from shared.options import JobOptions, Task
+from shared.schema import NEWER
 from shared.work import Claim, recognise_queue
 
 MOST_READINGS = 4
@@ -85,8 +86,8 @@ def standing(session: Session, held: Claim) -> Standing | None:
     row = session.execute(query, {"job_id": held.job_id, "page_no": held.page_no}).one_or_none()
     if row is None:
         return None
-    tries = tuple(Try.model_validate(one) for one in row.tries)
-    return Standing(tries, Recognition.model_validate_json(row.draft))
+    tries = tuple(Try.model_validate(one, extra=NEWER) for one in row.tries)
+    return Standing(tries, Recognition.model_validate_json(row.draft, extra=NEWER))
 
 
 def fallbacks(session: Session, options: JobOptions) -> list[str]:

@@ -20,6 +20,7 @@ from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognitio
 from shared.errors import OctavoError
 from shared.models import Job, Page, StoredRecognition, Work
 from shared.page_range import PageRange
+from shared.schema import NEWER
 from shared.status import WorkKind, WorkStatus
 from shared.work import Claim
 
@@ -253,7 +254,7 @@ def _document_page(
     page: Page, status: WorkStatus, error: dict[str, Any] | None, stored: StoredRecognition | None
 ) -> DocumentPage:
     if stored is None:
-        facts = ProblemFacts.model_validate(error) if error else None
+        facts = ProblemFacts.model_validate(error, extra=NEWER) if error else None
         return DocumentPage(page=page.page_no, status=status, error=facts)
     assert page.width is not None
     assert page.height is not None
@@ -261,7 +262,7 @@ def _document_page(
         page.page_no,
         width=page.width,
         height=page.height,
-        recognition=Recognition.model_validate_json(stored.body),
+        recognition=Recognition.model_validate_json(stored.body, extra=NEWER),
         needs_review=stored.needs_review,
     )
 
@@ -271,7 +272,7 @@ def figure_key(session: Session, job: Job, page_no: int, number: int) -> str | N
     stored = session.get(StoredRecognition, (job.id, page_no))
     if stored is None:
         return None
-    blocks = Recognition.model_validate_json(stored.body).blocks
+    blocks = Recognition.model_validate_json(stored.body, extra=NEWER).blocks
     if all(block.figure != number for block in blocks):
         return None
     return storage.figure_key(job.tenant, job.id, page_no, stored.attempt, number)

@@ -6,8 +6,13 @@ than its own.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+
+NEWER: Literal["ignore"] = "ignore"
+"""What becomes of fields in stored JSON that this version does not know: a newer one wrote them."""
 
 REVISION = "0008"
 """The newest revision under migrations/versions; a test holds them equal."""

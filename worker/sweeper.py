@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from shared import crash_point, failure, glances, idempotency, jobs, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
-from shared.errors import DatabaseUnavailable, DependencyUnavailable
+from shared.errors import DatabaseBusy, DatabaseUnavailable, DependencyUnavailable
 from shared.models import Job, Tombstone
 from worker.pulse import Pulse
 
@@ -66,6 +66,10 @@ class Sweeper:
             return 0
         try:
             done = step()
+        except DatabaseBusy as error:
+            # It is there: one row in the way of one step keeps no lease from being judged.
+            log.warning("sweep_late", step=step.__name__, why=str(error.__cause__))
+            return 0
         except DatabaseUnavailable as error:
             log.warning("sweep_paused", step=step.__name__, detail=error.detail)
             self._was_away = True
@@ -86,11 +90,17 @@ def _answered() -> Iterator[Session]:
 
     What is asked of a server that freezes is answered when it thaws, and before any heartbeat.
     """
-    asked = time.monotonic()
-    with transaction() as session:
-        yield session
-        if time.monotonic() - asked >= settings().lease_seconds - settings().heartbeat_seconds:
-            raise DatabaseUnavailable("The database was silent for as long as a lease.")
+    silence = DatabaseUnavailable("The database was silent for as long as a lease.")
+    silent_from = time.monotonic() + settings().lease_seconds - settings().heartbeat_seconds
+    try:
+        with transaction() as session:
+            yield session
+            if time.monotonic() >= silent_from:
+                raise silence
+    except DatabaseBusy as error:
+        if time.monotonic() >= silent_from:
+            raise silence from error
+        raise
 
 
 def rescue() -> int:

@@ -54,7 +54,7 @@ def bring(environment: MutableMapping[str, str]) -> None:
             _synchronise(bucket, prefix, folder)
     except DependencyUnavailable as error:
         raise EngineUnavailable(f"{FOLDER}: {place}: {error} {error.__cause__}") from error
-    except (CheckpointError, OSError) as error:
+    except (storage.ObjectMissing, CheckpointError, OSError) as error:
         raise EngineUnavailable(f"{FOLDER}: {place}: {error}") from error
     environment[FOLDER] = str(folder)
 
@@ -71,7 +71,7 @@ def _synchronise(bucket: str, prefix: str, folder: Path) -> None:
     """Make `folder` hold the files of the place as they are now, and no others."""
     tags = folder / TAGS_FILE
     there = _listed(bucket, prefix)
-    here = json.loads(tags.read_text()) if tags.is_file() else {}
+    here = _known(tags)
     missing = [
         name for name in there if here.get(name) != there[name] or not (folder / name).is_file()
     ]
@@ -79,7 +79,7 @@ def _synchronise(bucket: str, prefix: str, folder: Path) -> None:
         for name in missing:
             _download(bucket, f"{prefix}/{name}", folder / name)
         for path in folder.iterdir():
-            if path.name not in {*there, LOCK_FILE, TAGS_FILE}:
+            if path.is_file() and path.name not in {*there, LOCK_FILE, TAGS_FILE}:
                 path.unlink()
         checkpoint.inspect(folder)
         if missing and checkpoint.MANIFEST_FILE in there:
@@ -88,6 +88,14 @@ def _synchronise(bucket: str, prefix: str, folder: Path) -> None:
         tags.unlink(missing_ok=True)  # another try may find it mended
         raise
     tags.write_text(json.dumps(there))
+
+
+def _known(tags: Path) -> dict[str, str]:
+    """The ETags of the files that are here; of none where the list is not there, or torn."""
+    try:
+        return dict(json.loads(tags.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _listed(bucket: str, prefix: str) -> dict[str, str]:

@@ -60,6 +60,15 @@ def test_two_sweepers_may_expire_the_same_job(session: Session) -> None:
     assert session.get_one(Job, job.id).finished_as is JobStatus.FAILED
 
 
+def test_retention_forgets_drafts_of_pages_too(session: Session) -> None:
+    job, _ = make_prepared(session, 1)
+    session.execute(text("UPDATE pages SET draft = 'read before, with a flaw'"))
+    jobs.cancel(session, job.tenant, job.id)
+    jobs.expire(session, job.id)
+
+    assert session.execute(text("SELECT draft FROM pages")).scalars().all() == [None]
+
+
 def test_a_store_that_is_away_stops_neither_rescue_nor_other_jobs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -94,6 +103,28 @@ def test_no_lease_is_judged_before_its_holder_could_renew_it(
     assert failures_of(unit) == 0
 
     time.sleep(2 * 0.2)
+    sweeping.round()
+    assert failures_of(unit) == 1
+
+
+def test_a_step_that_is_late_keeps_no_lease_from_being_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with transaction() as session:
+        _, [unit] = make_prepared(session, 1)
+        claimed(session, unit)
+        overdue(session)
+
+    def wait_too_long() -> int:
+        with transaction() as session:
+            session.execute(text("SET LOCAL statement_timeout = 50"))
+            session.execute(text("SELECT pg_sleep(5)"))
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(sweeper, "resend", wait_too_long)
+    settle(monkeypatch, heartbeat_seconds=0)
+    sweeping = Sweeper()
+    sweeping.round()
     sweeping.round()
     assert failures_of(unit) == 1
 

@@ -96,6 +96,20 @@ def test_what_is_there_is_not_brought_again_and_what_changed_is(
     assert not (folder / "left-over.safetensors").exists()
 
 
+def test_a_torn_list_of_what_is_there_is_made_anew(cache: Path, downloads: list[str]) -> None:
+    folder = bring(cache)
+    (folder / weights.TAGS_FILE).write_text('{"config.json"')
+    (folder / "version-2").mkdir()  # another worker's place, below this one
+    downloads.clear()
+    bring(cache)
+
+    assert WEIGHTS_FILE in downloads
+    downloads.clear()
+    bring(cache)
+    assert downloads == []
+    assert (folder / "version-2").is_dir()
+
+
 def test_a_download_that_broke_off_is_begun_again(
     cache: Path, monkeypatch: pytest.MonkeyPatch, downloads: list[str]
 ) -> None:

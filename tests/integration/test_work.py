@@ -93,6 +93,15 @@ def test_rescued_work_goes_back_to_its_place_before_what_came_later(session: Ses
         assert turns.pick(session, first.queue, Lane.INTERACTIVE, 1) == [first.id]
 
 
+def test_what_a_newer_version_wrote_besides_is_left_out(session: Session) -> None:
+    job, [unit] = make_prepared(session, 1)
+    assert pages.succeed(session, claimed(session, unit), recognition("read"))
+    newer = "UPDATE recognitions SET body = jsonb_set(body::jsonb, '{blocks,0,new}', '1')::text"
+    session.execute(text(newer))
+
+    assert pages.finished(session, job.id)[0].text == "read"
+
+
 def test_a_renewed_lease_is_not_rescued(session: Session) -> None:
     _, [unit] = make_prepared(session, 1)
     held = claimed(session, unit)

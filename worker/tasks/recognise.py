@@ -12,6 +12,7 @@ from shared.document import Recognition
 from shared.errors import PageUnreadable
 from shared.ladder import Standing
 from shared.options import JobOptions
+from shared.schema import NEWER
 from shared.work import Claim
 from worker import process
 from worker.app import app
@@ -48,7 +49,7 @@ def recognise(work_id: int) -> None:
 def _load(session: Session, claim: Claim) -> _Assignment | None:
     image_key, options, is_again = pages.assignment(session, claim)
     before = ladder.standing(session, claim) if is_again else None
-    return _Assignment(image_key, JobOptions.model_validate(options), before)
+    return _Assignment(image_key, JobOptions.model_validate(options, extra=NEWER), before)
 
 
 def _read(held: Held, assignment: _Assignment) -> None:
@@ -63,7 +64,8 @@ def _read(held: Held, assignment: _Assignment) -> None:
     )
     held.progressed, held.give_up = reading.progressed, reading.cancel
     held.glance = reading.glance
-    recognition = reading.result()
+    # By the name of the one that was asked: what a child calls itself is not to be trusted.
+    recognition = reading.result().model_copy(update={"engine": engine.name})
     crash_point.reach("recognise", "read")
     outcome = _outcome(held, assignment, recognition, image)
     if outcome.next_engine is None:  # only what stands has figures
