@@ -5,7 +5,8 @@
 A flaw is a text that is cut off, goes round, or is empty where there is ink. A named engine is the
 only one that reads; `auto` lets others help, where they know the task and a worker of theirs lives.
 No engine reads a page twice in one mode, so the ladder has an end. What reads best is kept as the
-page's draft; it stands when the ladder ends, or an error ends it.
+page's draft; it stands when the ladder ends, when an error ends it, or when the next engine's
+workers stay away.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Integer, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Integer, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
-from shared import abilities, pages, references, workers
+from shared import abilities, jobs, pages, references, work, workers
 from shared.config import settings
 from shared.document import FinishReason, Flaw, Recognition, Try, Usage
-from shared.errors import OctavoError
+from shared.errors import EngineUnavailable, OctavoError
 from shared.options import JobOptions, Task
 from shared.schema import NEWER
 from shared.work import Claim, recognise_queue
@@ -134,6 +136,30 @@ def fail(session: Session, held: Claim, error: OctavoError) -> bool:
     last = Try(engine=engine, mode=highest_mode(engine), flaw=error.code)
     best = references.only(before.draft, held.page_no, ())
     return _stand(session, held, Outcome(best, (*before.tries, last), Usage()))
+
+
+_ABANDONED = text(
+    """
+    SELECT w.id, w.job_id FROM pages p
+    JOIN work w ON w.job_id = p.job_id AND w.page_no = p.page_no AND w.kind = 'recognise'
+    JOIN jobs j ON j.id = p.job_id
+    WHERE p.draft IS NOT NULL AND w.status = 'queued' AND w.due_at <= now()
+      AND w.queue = ANY(:queues) AND w.queue <> 'recognise.' || j.engine
+    ORDER BY w.id LIMIT 100
+    """
+).bindparams(bindparam("queues", type_=ARRAY(Text)))
+
+
+def abandoned(session: Session, queues: Sequence[str]) -> list[tuple[int, UUID]]:
+    """Pages that wait in these queues of engines beside their jobs' own: their work, their job."""
+    return [(row.id, row.job_id) for row in session.execute(_ABANDONED, {"queues": list(queues)})]
+
+
+def abandon(session: Session, work_id: int, job_id: UUID) -> bool:
+    """Let the draft of a page stand whose next engine has no worker; False where one took it."""
+    jobs.lock(session, job_id)
+    held = work.claim(session, work_id, "sweeper")
+    return held is not None and fail(session, held, EngineUnavailable("No worker of it is there."))
 
 
 def _better(before: Standing | None, last: Recognition, flaw: Flaw | None) -> Recognition:

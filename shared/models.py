@@ -193,6 +193,7 @@ class Page(Model):
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant", "job_id"], ["jobs.tenant", "jobs.id"], ondelete="CASCADE"),
+        Index("pages_drafts", "job_id", "page_no", postgresql_where="draft IS NOT NULL"),
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 NEWER: Literal["ignore"] = "ignore"
 """What becomes of fields in stored JSON that this version does not know: a newer one wrote them."""
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest revision under migrations/versions; a test holds them equal."""
 
 

@@ -16,11 +16,12 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import crash_point, failure, glances, idempotency, jobs, storage, work, workers
+from shared import crash_point, failure, glances, idempotency, jobs, ladder, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseBusy, DatabaseUnavailable, DependencyUnavailable
 from shared.models import Job, Tombstone
+from worker.deserted import Deserted
 from worker.pulse import Pulse
 
 log = structlog.get_logger()
@@ -35,6 +36,7 @@ class Sweeper:
     def __init__(self) -> None:
         self._rescue_from = AFTER_AN_OUTAGE
         self._was_away = True
+        self._deserted = Deserted()
         self._pulse = Pulse("sweeper")
 
     def run(self, stop: threading.Event) -> None:
@@ -47,7 +49,7 @@ class Sweeper:
     def round(self) -> int:
         """Do each step once; how much there was to do."""
         self._was_away = False
-        steps = [resend, end_overdue, expire, purge, check_tombstones]
+        steps = [resend, end_overdue, self._let_stand, expire, purge, check_tombstones]
         steps += [forget_keys, forget_glances, forget_workers, self._tell]
         done = sum(self._guarded(step) for step in [*JUDGEMENTS, *steps])
         if self._was_away:
@@ -56,6 +58,15 @@ class Sweeper:
             # Every lease has run out, and every worker lives: they have time to say so.
             self._rescue_from = time.monotonic() + 2 * settings().heartbeat_seconds
         return done
+
+    def _let_stand(self) -> int:
+        """Let stand what was read of pages that wait for an engine whose workers stay away."""
+        if not settings().fallback_engines:
+            return 0
+        with _answered() as session:
+            queues = self._deserted.queues(session)
+            waiting = ladder.abandoned(session, queues) if queues else []
+        return sum(_abandon(*page) for page in waiting)
 
     def _tell(self) -> int:
         self._pulse.full_round()
@@ -140,6 +151,11 @@ def end_overdue() -> int:
         with _answered() as session:
             jobs.expire_deadline(session, job_id)
     return len(overdue)
+
+
+def _abandon(work_id: int, job_id: UUID) -> bool:
+    with _answered() as session:
+        return ladder.abandon(session, work_id, job_id)
 
 
 def expire() -> int:

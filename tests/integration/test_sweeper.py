@@ -1,25 +1,38 @@
 """The sweeper: each step is safe to do twice, and none stops the others."""
 
 import time
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import jobs, storage, turns, work
+from shared import jobs, ladder, pages, storage, turns, work, workers
 from shared.config import settings
 from shared.db import transaction
+from shared.document import FinishReason, Flaw
 from shared.errors import DependencyUnavailable
 from shared.models import Job, Tombstone, Work
+from shared.options import Task
+from shared.roles import Role
 from shared.status import JobStatus, WorkKind
-from tests.factory import claimed, make_job, make_prepared, make_tenant, overdue, work_of
-from worker import sweeper
+from tests.acting import acting_as
+from tests.factory import (
+    claimed,
+    make_job,
+    make_prepared,
+    make_tenant,
+    overdue,
+    recognition,
+    work_of,
+)
+from worker import deserted, sweeper
 from worker.sweeper import Sweeper
 
 
-def settle(monkeypatch: pytest.MonkeyPatch, **values: float) -> None:
+def settle(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
     changed = settings().model_copy(update=values)
-    for module in (sweeper, work):
+    for module in (sweeper, deserted, work):
         monkeypatch.setattr(module, "settings", lambda: changed)
 
 
@@ -67,6 +80,52 @@ def test_retention_forgets_drafts_of_pages_too(session: Session) -> None:
     jobs.expire(session, job.id)
 
     assert session.execute(text("SELECT draft FROM pages")).scalars().all() == [None]
+
+
+def handed_over(session: Session) -> Work:
+    """A page that was read with a flaw, and is to be read by `paddle`."""
+    _, [unit] = make_prepared(session, 1)
+    held = claimed(session, unit)
+    cut = recognition("cut o", mode="gundam", finish_reason=FinishReason.LENGTH)
+    outcome = ladder.outcome(None, cut, flaw=Flaw.LENGTH, task=Task.MARKDOWN, others=["paddle"])
+    assert ladder.conclude(session, held, outcome)
+    return unit
+
+
+def test_a_draft_stands_once_the_next_engine_has_had_no_worker_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settle(monkeypatch, fallback_engines=("paddle",))
+    with transaction() as session:
+        unit = handed_over(session)
+        _, [of_its_own] = make_prepared(session, 1, engine="paddle")
+    sweeping = Sweeper()
+    sweeping.round()
+    with transaction() as session:
+        assert pages.finished(session, unit.job_id) == []
+
+    monkeypatch.setattr(deserted, "PATIENCE_SECONDS", 0)
+    with acting_as(Role.SWEEPER):
+        sweeping.round()
+    with transaction() as session:
+        [page] = pages.finished(session, unit.job_id)
+        assert (page.text, page.needs_review) == ("cut o", True)
+        assert [one.flaw for one in page.tries] == ["length", "engine_unavailable"]
+        assert pages.finished(session, of_its_own.job_id) == []
+
+
+def test_an_engine_that_has_a_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(monkeypatch, fallback_engines=("paddle",))
+    monkeypatch.setattr(deserted, "PATIENCE_SECONDS", 0)
+    with transaction() as session:
+        unit = handed_over(session)
+        queues = ["recognise.paddle"]
+        workers.beat(
+            session, "w", queues=queues, slots=1, busy=0, draining=False, version="1", device={}
+        )
+    Sweeper().round()
+    with transaction() as session:
+        assert pages.finished(session, unit.job_id) == []
 
 
 def test_a_store_that_is_away_stops_neither_rescue_nor_other_jobs(
