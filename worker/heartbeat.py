@@ -23,6 +23,7 @@ from shared.config import settings
 from shared.db import own_transactions, transaction
 from shared.errors import DependencyUnavailable
 from shared.work import Claim
+from worker.pace import Pace
 
 log = structlog.get_logger()
 
@@ -63,7 +64,13 @@ class Heartbeat:
     """What this worker holds, and the thread that keeps it."""
 
     def __init__(
-        self, queues: Sequence[str], slots: int, device: dict[str, Any], *, kind: str = "worker"
+        self,
+        queues: Sequence[str],
+        slots: int,
+        device: dict[str, Any],
+        *,
+        kind: str = "worker",
+        pace: Pace | None = None,
     ) -> None:
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.queues, self.slots, self.kind = queues, slots, kind
@@ -74,7 +81,7 @@ class Heartbeat:
         self.message_at: float | None = None
         self.hands = 0
         """Tasks that are carried out; one that waits for the database holds nothing yet."""
-        self._device = device
+        self._device, self._pace = device, pace
         self._held: dict[int, Held] = {}
         self._lock = threading.Lock()
         self._transaction = own_transactions()  # the work may take all connections of the pool
@@ -181,7 +188,7 @@ class Heartbeat:
                 idle_seconds=None if self.message_at is None else sent - self.message_at,
                 draining=self.draining,
                 version=version("octavo"),
-                device=self._device,
+                device=self._device | (self._pace.facts() if self._pace else {}),
             )
             renewed = work.renew(session, [held.claim for held in alive]) if alive else set()
         self.renewed_at = sent

@@ -21,6 +21,7 @@ from worker.engine.host import EngineHost
 from worker.glances import Glances
 from worker.heartbeat import Heartbeat
 from worker.liveness import Consumption, Liveness
+from worker.pace import Pace
 from worker.pipeline import sandbox
 from worker.watch import Watch
 
@@ -45,7 +46,13 @@ def run_engine_worker(engine: str) -> None:
         max_recognition_bytes=chosen.max_recognition_bytes,
     )
     host.start()
-    heartbeat = Heartbeat([recognise_queue(engine)], host.slots, host.device, kind="engine")
+    heartbeat = Heartbeat(
+        [recognise_queue(engine)],
+        host.slots,
+        host.device,
+        kind="engine",
+        pace=Pace(lambda: host.vitals.tokens),
+    )
     process.equip(heartbeat=heartbeat, engine=host)
     glances = Glances(heartbeat)
     glances.start()

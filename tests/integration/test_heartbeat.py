@@ -1,5 +1,6 @@
 """The heartbeat: who lives, what is kept, and what is given up."""
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -11,13 +12,14 @@ from shared.db import transaction
 from shared.work import Claim
 from tests.factory import make_prepared
 from worker.heartbeat import Heartbeat
+from worker.pace import Pace
 
 QUEUE = "recognise.fake"
 
 
 @pytest.fixture
 def heartbeat() -> Iterator[Heartbeat]:
-    beating = Heartbeat([QUEUE], 3, {"kind": "test"})
+    beating = Heartbeat([QUEUE], 3, {"kind": "test"}, pace=Pace(itertools.count().__next__))
     beating.start()
     yield beating
     beating.stop()
@@ -95,3 +97,16 @@ def test_what_ended_in_between_is_not_taken_for_lost(heartbeat: Heartbeat, claim
     heartbeat._beat()  # noqa: SLF001
 
     assert not held.lost
+
+
+def test_a_worker_tells_what_it_runs_on_and_how_fast_it_is(heartbeat: Heartbeat) -> None:
+    heartbeat.hurry()
+    query = text("SELECT device FROM workers WHERE id = :id")
+    within = time.monotonic() + 5
+    while time.monotonic() < within:
+        with transaction() as session:
+            device = session.execute(query, {"id": heartbeat.worker_id}).scalar_one()
+        if device.get("tokens_per_s"):
+            break
+    assert device["kind"] == "test"
+    assert device["tokens_per_s"] > 0

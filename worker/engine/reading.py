@@ -22,6 +22,7 @@ class Vitals:
 
     serving: threading.Event = field(default_factory=threading.Event)  # started, and not dead
     steps: int = 0  # of the engine, over all its deaths
+    tokens: int = 0  # that were put out, of the pages that were read
     deaths: int = 0
     ignored_answers: int = 0  # for another page than the one they named, or twice
 
@@ -101,6 +102,7 @@ class Reading:
         """End well, unless it has ended."""
         with suppress(InvalidStateError):
             self._future.set_result(recognition)
+            self._vitals.tokens += recognition.usage.output_tokens or 0
 
     def fail(self, error: Exception) -> None:
         """End in `error`, unless it has ended."""
