@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -107,7 +108,6 @@ def test_the_proxy_refuses_also_on_a_connection_that_was_open(proxy: Proxy) -> N
 @pytest.mark.parametrize(
     ("mode", "error"),
     [
-        (Mode.RESET, httpx.NetworkError),
         (Mode.CUT, httpx.RemoteProtocolError),
         (Mode.SILENT, httpx.ReadTimeout),
         (Mode.GONE, httpx.ConnectError),
@@ -121,6 +121,17 @@ def test_the_proxy_misbehaves(mode: Mode, error: type[Exception], proxy: Proxy) 
 
     with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
         assert client.get(proxy.url).status_code == 200
+
+
+def test_the_proxy_resets_connections(proxy: Proxy) -> None:
+    # By a bare socket: a client of HTTP that was writing at that moment says that nothing came.
+    where = urlsplit(proxy.url)
+    with (
+        proxy.misbehaving(Mode.RESET),
+        pytest.raises(ConnectionResetError),
+        socket.create_connection((str(where.hostname), int(where.port or 0)), 5) as connection,
+    ):
+        connection.recv(1)
 
 
 def test_a_slow_proxy_takes_its_time(proxy: Proxy) -> None:
