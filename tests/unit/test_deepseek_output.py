@@ -237,17 +237,17 @@ def test_no_soup_of_markup_breaks_it(tokenizer: Tokenizer) -> None:
         "</td>\t",
     ],
 )
-def test_the_time_grows_no_faster_than_the_text(piece: str) -> None:
-    def seconds(length: int) -> float:
-        said = (piece * length)[:length]
-        begun = time.process_time()
-        regions = list(grounding.regions(said, 1000, 1000))
-        for region in regions:
-            recognised.plain(recognised.tidy(region.text))
-        list(grounding.boxes(said, 1000, 1000))
-        return time.process_time() - begun
+def test_two_million_characters_of_soup_are_parsed_in_no_time(piece: str) -> None:
+    """A second when the time grows with the text; minutes when it grows with its square."""
+    said = (piece * 2_000_000)[:2_000_000]
+    begun = time.process_time()
 
-    assert seconds(400_000) < 20 * max(seconds(40_000), 0.01)
+    for region in grounding.regions(said, 1000, 1000):
+        recognised.plain(recognised.tidy(region.text))
+    for _ in grounding.boxes(said, 1000, 1000):
+        pass
+
+    assert time.process_time() - begun < 10
 
 
 def test_nothing_of_the_repository_is_written_by_hostile_output(
