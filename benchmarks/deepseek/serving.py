@@ -30,7 +30,8 @@ class Run:
 
     output_tokens: int = 0
     failed: int = 0
-    most_in_flight: int = 0
+    in_flight: list[int] = field(default_factory=list)  # pages that were begun, at each step
+    in_step: list[int] = field(default_factory=list)  # those of them that a step took further
     began: dict[int, float] = field(default_factory=dict)
     first_text: dict[int, float] = field(default_factory=dict)
     ended: dict[int, float] = field(default_factory=dict)
@@ -47,7 +48,10 @@ class Run:
         return {
             "pages": len(self.ended),
             "failed": self.failed,
-            "most_in_flight": self.most_in_flight,
+            "most_in_flight": max(self.in_flight),
+            "median_in_flight": round(statistics.median(self.in_flight)),
+            "most_in_one_step": max(self.in_step),
+            "median_in_one_step": round(statistics.median(self.in_step)),
             "seconds": round(self.seconds, 2),
             "pages_per_s": round(len(self.ended) / self.seconds, 2),
             "tokens_per_s": round(self.output_tokens / self.seconds),
@@ -63,6 +67,7 @@ def read(
     """Have pages read, so many in the engine's hands at any time."""
     run, waiting, start = Run(), list(enumerate(pages))[::-1], time.perf_counter()
     held: set[int] = set()
+    begun: set[int] = set()  # of those: touched at least once, be it to prepare them
     while waiting or held:
         while waiting and len(held) < at_once:
             number, page = waiting.pop()
@@ -71,17 +76,22 @@ def read(
             engine.submit(_request(number, page))
             if stream:
                 engine.tell(number)
+        in_flight = in_step = 0
         for event in engine.step():
             now = time.perf_counter() - start
             if isinstance(event, Working):
-                run.most_in_flight = max(run.most_in_flight, len(event.ids))
+                begun.update(event.ids)
+                in_flight, in_step = max(in_flight, len(begun)), max(in_step, len(event.ids))
             elif isinstance(event, Delta):
                 run.first_text.setdefault(event.id, now)
             elif isinstance(event, Done | Failed):
                 held.discard(event.id)
+                begun.discard(event.id)
                 run.ended[event.id] = now
                 run.failed += isinstance(event, Failed)
                 run.output_tokens += pages[event.id].output_tokens
+        run.in_flight.append(in_flight)
+        run.in_step.append(in_step)
     return run
 
 
