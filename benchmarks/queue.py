@@ -104,10 +104,8 @@ def _fill() -> None:
 
 
 def _execute(statement: str) -> None:
-    from shared.db import engine  # noqa: PLC0415 - made with the settings
-
-    with engine().execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text(statement))
+    with transaction(alone=True) as session:
+        session.execute(text(statement))
 
 
 def _pick() -> list[tuple[str, int]]:
@@ -140,15 +138,16 @@ def _timed(do: Callable[[], _Result]) -> tuple[_Result, float]:
 
 def _claim(work_id: int) -> Claim:
     """Claim a page and load what reading it needs, as a worker does."""
-    with transaction() as session:
+    with transaction(alone=True) as session:
         held = work.claim(session, work_id, "benchmark")
-        assert held is not None
+    assert held is not None
+    with transaction(alone=True) as session:
         pages.assignment(session, held)
     return held
 
 
 def _finish(held: Claim) -> None:
-    with transaction() as session:
+    with transaction(alone=True) as session:
         assert pages.succeed(session, held, _READ)
 
 

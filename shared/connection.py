@@ -1,30 +1,100 @@
-"""A connection to Postgres that waits for the server only so long.
+"""A connection to Postgres that waits for the server only so long, and asks it only so often.
 
 A server that is frozen, or lies behind a dead link, keeps its socket open, and its own
 `statement_timeout` ends nothing then: libpq alone would wait for ever.
+
+The driver would send BEGIN by itself and wait for its answer. Here it goes along with the first
+statement; a statement that is a whole transaction needs none; and what is asked often is planned
+once a connection (`shared/prepared.py`).
 """
 
 from __future__ import annotations
 
 import select
 import time
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import psycopg2
 from psycopg2 import extensions
+
+from shared import prepared
 
 CONNECT_SECONDS = 2.0
 GRACE_SECONDS = 1.0
 """How much later than the server's own limit the client's comes: the server says why."""
 
 _SETTING_UP = (extensions.STATUS_SETUP, 20)  # 20 is CONNECTING, which psycopg2 does not export
+_OPEN = (extensions.TRANSACTION_STATUS_INTRANS, extensions.TRANSACTION_STATUS_INERROR)
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
+
+
+class Cursor(extensions.cursor):
+    """What a Connection is asked through."""
+
+    connection: Connection
+
+    def execute(self, statement: Any, parameters: Any = None) -> None:
+        """Ask, along with what is to go before it."""
+        first = self.connection.take_first()
+        if isinstance(statement, bytes):
+            statement = statement.decode()
+        if missing := prepared.definition(statement, self.connection.prepared):
+            super().execute(missing.sql)
+            self.connection.prepared.add(missing.name)
+        super().execute("; ".join([*first, statement]), parameters)
+
+    def executemany(self, statement: Any, parameters: Any) -> None:
+        """Ask once for each of the parameters."""
+        if first := self.connection.take_first():
+            super().execute("; ".join(first))
+        super().executemany(statement, parameters)
 
 
 class Connection(extensions.connection):
     """A connection whose every answer comes in time, or ends it with an OperationalError."""
 
     answer_seconds: ClassVar[float] = 5.0 + GRACE_SECONDS
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.autocommit = True  # for the driver alone
+        self.cursor_factory = Cursor
+        self.prepared: set[str] = set()
+        """The statements that were planned here."""
+        self.begin_with([])
+
+    def begin_with(self, first: Sequence[str], *, alone: bool = False) -> None:
+        """Let the next transaction begin with these statements, which go along with its own first.
+
+        Its own is the only one where it is `alone`.
+        """
+        self._first, self._alone, self._is_spent = tuple(first), alone, False
+
+    def take_first(self) -> list[str]:
+        """What goes before the statement that is asked now."""
+        assert not (self._alone and self._is_spent), "it was to be the only statement"
+        self._is_spent = True
+        first, self._first = self._first, ()
+        if self.get_transaction_status() in _OPEN:
+            assert not self._alone, "a transaction is open"
+            return [*first]
+        return [*first] if self._alone else ["BEGIN", *first]
+
+    def commit(self) -> None:
+        """End the transaction, if one was begun."""
+        self._end("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one was begun."""
+        self._end("ROLLBACK")
+
+    def _end(self, how: str) -> None:
+        self.begin_with([])
+        # One that is broken is not idle either: then the driver says so.
+        if self.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE:
+            with self.cursor() as cursor:
+                extensions.cursor.execute(cursor, how)
 
 
 def watch_answers(statement_seconds: float) -> None:

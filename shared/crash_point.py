@@ -30,7 +30,6 @@ POINTS = (
     "recognise-claimed",
     "recognise-read",  # the engine has answered
     "recognise-stored",  # the figures of what will stand are, where it has some; its row is not there
-    "recognise-uncommitted",
     "recognise-committed",
     "assemble-claimed",
     "assemble-stored",  # the result, in all formats

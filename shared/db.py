@@ -62,10 +62,6 @@ def limit_statements(seconds: float) -> None:
     _Limits.statement_seconds = seconds
 
 
-FIRST_OPTION = "octavo_first"
-"""Of a connection: what goes to Postgres along with its next statement."""
-
-
 @functools.cache
 def engine() -> Engine:
     """The engine of this process; made on first use, so never inherited over a fork."""
@@ -77,23 +73,27 @@ def engine_for(url: str, *, connections: int = CONNECTIONS) -> Engine:
     connection.watch_answers(_Limits.statement_seconds)
     made = create_engine(
         url,
-        connect_args=CONNECT_ARGUMENTS | {"options": _session_limits()},
+        connect_args=CONNECT_ARGUMENTS | {"options": _session_options()},
         pool_size=connections,
         max_overflow=0,  # an overflow connection is made and dropped for each use
         pool_timeout=POOL_WAIT_SECONDS,
         pool_use_lifo=True,
+        use_native_hstore=False,  # a question more for each engine, about a type that nobody uses
     )
-    event.listen(made, "before_cursor_execute", _send_first, retval=True)
     event.listen(made, "handle_error", _leave_read_only_servers)
     return made
 
 
-def _session_limits() -> str:
-    """A statement that waits is worse than one that fails: whoever asked can come again."""
+def _session_options() -> str:
+    """How Postgres serves us.
+
+    A statement that waits is worse than one that fails: whoever asked can come again. And what was
+    planned once, for a queue of a few rows, must still find its index when there are many.
+    """
     statement = 1000 * _Limits.statement_seconds
     return (
         f"-c statement_timeout={statement:.0f} -c lock_timeout=2000 "
-        "-c idle_in_transaction_session_timeout=5000"
+        "-c idle_in_transaction_session_timeout=5000 -c enable_seqscan=off"
     )
 
 
@@ -135,20 +135,23 @@ _crowd = _Crowd()
 
 
 @contextmanager
-def transaction(tenant: UUID | None = None, *, durable: bool = True) -> Iterator[Session]:
+def transaction(
+    tenant: UUID | None = None, *, durable: bool = True, alone: bool = False
+) -> Iterator[Session]:
     """A session whose work is committed whole at the end of the block, or not at all.
 
     With `tenant` it is served: the session sees and makes rows of that tenant only. What is not
-    `durable` may be forgotten, whole, by a crash of Postgres, and is not waited for. Nothing slow
-    belongs inside. Raises DatabaseUnavailable where Postgres does not answer, and then nothing can
-    be said of a commit that was under way: the row tells.
+    `durable` may be forgotten, whole, by a crash of Postgres, and is not waited for. One statement
+    that is `alone` commits itself: its locks last no longer than it does, and no COMMIT is waited
+    for. Nothing slow belongs inside. Raises DatabaseUnavailable where Postgres does not answer, and
+    then nothing can be said of a commit that was under way: the row tells.
     """
     with _typed_errors(), _crowd.joined(), _sessions().begin() as session:
         first = [] if durable else ["SET LOCAL synchronous_commit = off"]
         if tenant is not None:
             first.append(_set_tenant(tenant))
-        if first:
-            session.connection(execution_options={FIRST_OPTION: "; ".join(first)})
+        if first or alone:
+            _driver(session.connection()).begin_with(first, alone=alone)
         yield session
 
 
@@ -192,15 +195,17 @@ def sole_holder(
     `on_wait` is called each second of the waiting.
     Yields a function that raises DatabaseUnavailable where the lock was lost with its connection.
     """
-    connect = engine().execution_options(isolation_level="AUTOCOMMIT").connect
-    with _typed_errors(), connect() as holder:
+    with _typed_errors(), engine().connect() as holder:
+
+        def ask(question: str) -> Any:  # with no transaction, which would last as long as the lock
+            _driver(holder).begin_with([], alone=True)
+            return holder.execute(text(question), {"lock": lock}).scalar()
 
         def still_sole() -> None:
             with _typed_errors():
-                holder.execute(text("SELECT 1"))
+                ask("SELECT 1")
 
-        attempt = text("SELECT pg_try_advisory_lock(:lock)")
-        while not holder.execute(attempt, {"lock": lock}).scalar():
+        while not ask("SELECT pg_try_advisory_lock(:lock)"):
             on_wait()
             if stop.wait(1):
                 break
@@ -211,15 +216,11 @@ def sole_holder(
             holder.invalidate()
 
 
-def _send_first(
-    bound: Connection, _: object, statement: str, parameters: Any, *__: object
-) -> tuple[str, Any]:
-    """Send what a transaction begins with along with a statement: alone it is a round trip more."""
-    first = bound.get_execution_options().get(FIRST_OPTION)
-    if first is None:
-        return statement, parameters
-    bound.execution_options(**{FIRST_OPTION: None})
-    return f"{first}; {statement}", parameters
+def _driver(bound: Connection) -> connection.Connection:
+    """The connection as the driver knows it."""
+    found = bound.connection.driver_connection
+    assert isinstance(found, connection.Connection)
+    return found
 
 
 def _set_tenant(tenant: UUID) -> str:

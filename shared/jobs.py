@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from shared import audit, work
+from shared import audit, prepared, work
 from shared.audit import SWEEPER, Action
 from shared.config import settings
 from shared.document import DocumentSource, Usage
@@ -109,12 +109,16 @@ def get(session: Session, tenant: UUID, job_id: UUID) -> Job:
     return job
 
 
+_PROGRESS = prepared.statement(
+    "progress",
+    "SELECT status, pages_total, pages_succeeded, pages_failed FROM jobs WHERE id = :id",
+    id="uuid",
+)
+
+
 def progress(session: Session, job_id: UUID) -> tuple[object, ...] | None:
     """What changes as a job goes on, cheap enough to be looked at often; None where it is gone."""
-    query = text(
-        "SELECT status, pages_total, pages_succeeded, pages_failed FROM jobs WHERE id = :id"
-    )
-    row = session.execute(query, {"id": job_id}).one_or_none()
+    row = session.execute(_PROGRESS, {"id": job_id}).one_or_none()
     return None if row is None else tuple(row)
 
 

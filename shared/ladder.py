@@ -118,7 +118,10 @@ def outcome(
 
 
 def conclude(session: Session, held: Claim, outcome: Outcome) -> bool:
-    """Let a page stand as it was read, or have it read again; False where the claim is lost."""
+    """Let a page stand as it was read, or have it read again; False where the claim is lost.
+
+    Either is one statement.
+    """
     if outcome.next_engine is not None:
         return _climb(session, held, outcome.next_engine, outcome)
     return _stand(session, held, outcome)
@@ -176,11 +179,7 @@ def _stand(session: Session, held: Claim, outcome: Outcome) -> bool:
         return pages.succeed(session, held, outcome.best)
     is_flawed = all(one.flaw for one in outcome.tries)
     best = outcome.best.model_copy(update={"tries": list(outcome.tries)})
-    if not pages.succeed(session, held, best, spent=outcome.spent, is_flawed=is_flawed):
-        return False
-    query = text("UPDATE pages SET draft = NULL WHERE job_id = :job_id AND page_no = :page_no")
-    session.execute(query, {"job_id": held.job_id, "page_no": held.page_no})
-    return True
+    return pages.succeed(session, held, best, spent=outcome.spent, is_flawed=is_flawed)
 
 
 _CLIMB = text(

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Float, Integer, Row, bindparam, func, select, text
+from sqlalchemy import Row, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
-from shared import jobs, storage, work
+from shared import jobs, prepared, storage, work
 from shared.document import DocumentPage, FinishReason, ProblemFacts, Recognition, Usage
 from shared.errors import OctavoError
 from shared.models import Job, Page, StoredRecognition, Work
@@ -114,11 +114,15 @@ def give_up(session: Session, held: Claim, error: OctavoError) -> bool:
     return True
 
 
-_ASSIGNMENT = text(
+_ASSIGNMENT = prepared.statement(
+    "assignment",
     """
-    SELECT pages.image_key, jobs.options, pages.tries IS NOT NULL AS is_again FROM pages JOIN jobs ON jobs.id = pages.job_id
+    SELECT pages.image_key, jobs.options, pages.tries IS NOT NULL AS is_again
+    FROM pages JOIN jobs ON jobs.id = pages.job_id
     WHERE pages.job_id = :job_id AND pages.page_no = :page_no
-    """
+    """,
+    job_id="uuid",
+    page_no="integer",
 )
 
 
@@ -129,10 +133,12 @@ def assignment(session: Session, held: Claim) -> tuple[str, dict[str, Any], bool
     return row.image_key, row.options, row.is_again
 
 
-# One statement, because every page of every job goes through it. The job's row is locked before the
-# page's work is touched, and counted on as it is after the wait, not as it was before.
-_END = text(
-    """
+# One statement, because every page of every job goes through it, and so that the job's row is locked
+# no longer than it takes. That row is locked before the page's work is touched, and counted on as it
+# is after the wait, not as it was before.
+_END = prepared.statement(
+    "end_page",
+    f"""
     WITH job AS (SELECT id FROM jobs WHERE id = :job_id FOR NO KEY UPDATE),
     ended AS (
       UPDATE work SET status = :status, error = :error, lease_until = NULL FROM job
@@ -141,22 +147,37 @@ _END = text(
     stored AS (
       INSERT INTO recognitions (job_id, page_no, tenant, attempt, needs_review, confidence, body)
       SELECT job_id, page_no, tenant, attempt, :needs_review, :confidence, :body FROM ended
-      WHERE :status = 'succeeded')
-    UPDATE jobs SET pages_succeeded = pages_succeeded + (:status = 'succeeded')::int,
-      pages_failed = pages_failed + (:status = 'failed')::int,
-      vision_tokens = coalesce(vision_tokens + :vision_tokens, :vision_tokens, vision_tokens),
-      output_tokens = coalesce(output_tokens + :output_tokens, :output_tokens, output_tokens),
-      engine_seconds = engine_seconds + :engine_seconds
-    FROM ended WHERE jobs.id = ended.job_id
-    RETURNING pages_succeeded + pages_failed = pages_total
-    """
-).bindparams(
-    bindparam("error", type_=JSONB(none_as_null=True)),
-    bindparam("needs_review", type_=Boolean),
-    bindparam("confidence", type_=Float),
-    bindparam("vision_tokens", type_=Integer),
-    bindparam("output_tokens", type_=Integer),
-)
+      WHERE :status = 'succeeded'),
+    settled AS (
+      UPDATE pages SET draft = NULL FROM ended WHERE pages.job_id = ended.job_id
+        AND pages.page_no = ended.page_no AND pages.draft IS NOT NULL),
+    counted AS (
+      UPDATE jobs SET pages_succeeded = pages_succeeded + (:status = 'succeeded')::int,
+        pages_failed = pages_failed + (:status = 'failed')::int,
+        vision_tokens = coalesce(vision_tokens + :vision_tokens, :vision_tokens, vision_tokens),
+        output_tokens = coalesce(output_tokens + :output_tokens, :output_tokens, output_tokens),
+        engine_seconds = engine_seconds + :engine_seconds
+      FROM ended WHERE jobs.id = ended.job_id
+      RETURNING jobs.id, jobs.tenant, jobs.priority,
+        pages_succeeded + pages_failed = pages_total AS are_all),
+    assembling AS (
+      INSERT INTO work (tenant, job_id, kind, queue, priority, page_no)
+      SELECT tenant, id, '{WorkKind.ASSEMBLE}', '{WorkKind.ASSEMBLE}', priority, 0 FROM counted
+      WHERE are_all ON CONFLICT DO NOTHING)
+    SELECT count(*) = 1 FROM ended
+    """,  # noqa: S608 - of our own words
+    id="bigint",
+    attempt="integer",
+    job_id="uuid",
+    status="text",
+    error="jsonb",
+    needs_review="boolean",
+    confidence="float",
+    body="text",
+    vision_tokens="integer",
+    output_tokens="integer",
+    engine_seconds="float",
+).bindparams(bindparam("error", type_=JSONB(none_as_null=True)))
 
 _NOTHING_READ: dict[str, Any] = {
     "needs_review": None,
@@ -200,10 +221,7 @@ def fail(session: Session, held: Claim, error: OctavoError) -> bool:
 
 def _end(session: Session, held: Claim, values: dict[str, Any]) -> bool:
     claimed = {"id": held.id, "attempt": held.attempt, "job_id": held.job_id}
-    was_last = session.execute(_END, claimed | values).scalar_one_or_none()
-    if was_last:
-        work.add(session, session.get_one(Job, held.job_id), WorkKind.ASSEMBLE)
-    return was_last is not None
+    return bool(session.execute(_END, claimed | values).scalar_one())
 
 
 def needs_review(recognition: Recognition) -> bool:

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Float, Text, Uuid, bindparam, text
+from sqlalchemy import Float, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from shared import prepared
 from shared.served import Served
 from shared.status import Lane
 
-_PICK = text(
+_PICK = prepared.statement(
+    "pick",
     # A loose index scan finds the tenants that have due work without reading all of it; the one
     # with the smallest share, of what is busy or was served lately, is first, and each further row
     # raises its share. No more tenants are looked at than rows are wanted.
@@ -70,7 +72,12 @@ _PICK = text(
     UPDATE work w SET sent_at = now(), sends = sends + 1 FROM picked
     WHERE w.id = picked.id AND picked.status = 'queued' AND picked.sent_at IS NULL
     RETURNING w.id, w.tenant, (SELECT count(unread) > 0 FROM turns) AS has_more
-    """
+    """,
+    queue="text",
+    lane="text",
+    n="integer",
+    tenants="uuid[]",
+    units="float[]",
 ).bindparams(bindparam("tenants", type_=ARRAY(Uuid)), bindparam("units", type_=ARRAY(Float)))
 
 
@@ -119,7 +126,8 @@ class Demand:
     busy: int  # units that are sent or running
 
 
-_DEMAND = text(
+_DEMAND = prepared.statement(
+    "demand",
     # The order is the index's. Without it, or with EXISTS, the planner reads the whole table where
     # much is due: it expects to meet a fitting row soon, and looks for it once for each pair.
     """
@@ -132,8 +140,10 @@ _DEMAND = text(
     CROSS JOIN LATERAL (
       SELECT count(*) AS units FROM work WHERE work.queue = q.queue AND priority = lane
         AND (status = 'running' OR (status = 'queued' AND sent_at IS NOT NULL))) AS busy
-    """
-).bindparams(bindparam("queues", type_=ARRAY(Text)), bindparam("lanes", type_=ARRAY(Text)))
+    """,
+    queues="text[]",
+    lanes="text[]",
+)
 
 
 def demand(session: Session, queues: Sequence[str]) -> dict[str, dict[Lane, Demand]]:

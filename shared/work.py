@@ -23,6 +23,7 @@ from sqlalchemy import CursorResult, Row, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, JSONB, insert
 from sqlalchemy.orm import Session
 
+from shared import prepared
 from shared.config import settings
 from shared.errors import OctavoError
 from shared.models import Job, Work
@@ -111,14 +112,19 @@ def add_ended(
     )
 
 
-_CLAIM = text(
+_CLAIM = prepared.statement(
+    "claim",
     """
     UPDATE work SET status = 'running', attempt = attempt + 1, worker = :worker,
       lease_until = now() + make_interval(secs => :lease)
     WHERE id = :id AND status = 'queued' AND due_at <= now()
-      AND (CAST(:queues AS text[]) IS NULL OR queue = ANY(:queues))
+      AND (:queues IS NULL OR queue = ANY(:queues))
     RETURNING id, kind, tenant, job_id, page_no, queue, attempt, failures, among
-    """
+    """,
+    id="bigint",
+    worker="text",
+    lease="float",
+    queues="text[]",
 )
 
 

@@ -12,13 +12,13 @@ COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
 
 class CutAfterCommit:
-    """Hands on what is sent and answered. Armed, it hands on one COMMIT, awaits the answer, and
+    """Hands on what is sent and answered. Armed, it hands on one commit, awaits the answer, and
     closes both ends without a word."""
 
     def __init__(self, host: str, port: int) -> None:
         self.cuts = 0
         self._server = (host, port)
-        self._armed = False
+        self._commit: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -32,9 +32,9 @@ class CutAfterCommit:
         self._listener.close()
         self._thread.join()
 
-    def arm(self) -> None:
-        """Cut at the next commit."""
-        self._armed = True
+    def arm(self, commit: bytes = COMMIT) -> None:
+        """Cut at the next message with these words, which commits."""
+        self._commit = commit
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -48,8 +48,8 @@ class CutAfterCommit:
             back.start()
             with contextlib.suppress(OSError):
                 while sent := client.recv(65536):
-                    if self._armed and COMMIT in sent:
-                        self._armed = False
+                    if self._commit and self._commit in sent:
+                        self._commit = None
                         client.shutdown(socket.SHUT_RDWR)  # what comes back reaches nobody
                         server.sendall(sent)
                         server.shutdown(socket.SHUT_WR)

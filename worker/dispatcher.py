@@ -86,12 +86,18 @@ class Dispatcher:
         """Mark as sent what is due and fits into the windows: queues and ids, to be published."""
         if not self._slots:
             return []
+        with transaction(alone=True) as session:
+            demand = turns.demand(session, list(self._slots))
+        due = [
+            queue for queue in sorted(demand) if any(lane.is_due for lane in demand[queue].values())
+        ]
+        if not due:
+            return []
         # A mark that a crash of Postgres forgets costs a second message, of which one is answered.
         with transaction(durable=False) as session:
-            demand = turns.demand(session, list(self._slots))
             return [
                 (queue, work_id)
-                for queue in sorted(demand)
+                for queue in due
                 for work_id in self._fill(session, queue, demand[queue])
             ]
 

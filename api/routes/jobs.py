@@ -305,7 +305,7 @@ async def _wait(
 
 
 def _progress(tenant: UUID, job_id: UUID) -> Progress | None:
-    with transaction(tenant) as session:
+    with transaction(tenant, alone=True) as session:
         return jobs.progress(session, job_id)
 
 

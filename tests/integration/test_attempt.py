@@ -50,10 +50,10 @@ def carried_out(unit: Work) -> list[work.Claim]:
     """The claims under which the work was done."""
     done: list[work.Claim] = []
 
-    def do(held: Held, _: bool) -> None:  # noqa: FBT001 - what was loaded
+    def do(held: Held) -> None:
         done.append(held.claim)
 
-    attempt.carry_out(unit.id, lambda session, claim: True, do)
+    attempt.carry_out(unit.id, do)
     return done
 
 
@@ -82,7 +82,7 @@ def test_a_worker_that_is_ending_sends_back_what_comes(heartbeat: Heartbeat, uni
 def test_a_claim_whose_answer_was_lost_is_found_again(
     heartbeat: Heartbeat, unit: Work, proxy: CutAfterCommit
 ) -> None:
-    proxy.arm()
+    proxy.arm(b"octavo_claim(")
 
     [claim] = carried_out(unit)
 
@@ -152,14 +152,12 @@ def test_what_is_given_back_is_uncounted_and_its_holder_is_told(
 ) -> None:
     told = threading.Event()
 
-    def do(held: Held, _: bool) -> None:  # noqa: FBT001 - what was loaded
+    def do(held: Held) -> None:
         held.give_up = told.set
         while not held.lost:
             time.sleep(0.01)
 
-    holder = threading.Thread(
-        target=attempt.carry_out, args=[unit.id, lambda session, claim: True, do]
-    )
+    holder = threading.Thread(target=attempt.carry_out, args=[unit.id, do])
     holder.start()
     while not heartbeat.busy:
         time.sleep(0.01)

@@ -1,16 +1,14 @@
 """An attempt at some work that crashes: it counts, and work that always crashes ends."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from shared import pages, work
 from shared.db import transaction
 from shared.models import Job, Work
 from shared.status import JobStatus, WorkKind
-from shared.work import Claim
 from tests.factory import due_now, make_job, make_prepared, overdue, work_of
 from worker import process, sweeper
 from worker.heartbeat import Heartbeat, Held
@@ -30,18 +28,15 @@ def crash(*_: object) -> None:
     raise ZeroDivisionError("division by zero")
 
 
-def crash_in_the_database(session: Session, _: Claim) -> None:
-    session.execute(text("SELECT 1 / 0"))
+def crash_in_the_database(_: object) -> None:
+    with transaction() as session:
+        session.execute(text("SELECT 1 / 0"))
 
 
-def do_nothing(_: Held, __: object) -> None:
-    pass
-
-
-def crashes(unit: Work, load: object) -> None:
-    """Let an attempt at `unit` crash while it loads, and its lease run out."""
+def crashes(unit: Work, do: Callable[[Held], None]) -> None:
+    """Let an attempt at `unit` crash, and its lease run out."""
     with pytest.raises(Exception, match="zero"):
-        carry_out(unit.id, load, do_nothing)  # type: ignore[arg-type]
+        carry_out(unit.id, do)
     with transaction() as session:
         overdue(session)
         work.rescue(session)
@@ -49,13 +44,13 @@ def crashes(unit: Work, load: object) -> None:
     sweeper.end_exhausted()
 
 
-@pytest.mark.parametrize("load", [crash, crash_in_the_database])
-def test_a_page_whose_loading_always_crashes_fails_in_the_end(load: object) -> None:
+@pytest.mark.parametrize("do", [crash, crash_in_the_database])
+def test_a_page_whose_reading_always_crashes_fails_in_the_end(do: Callable[[Held], None]) -> None:
     with transaction() as session:
         job, [unit] = make_prepared(session, 1)
 
     for _ in range(4):
-        crashes(unit, load)
+        crashes(unit, do)
 
     with transaction() as session:
         [page] = pages.finished(session, job.id)

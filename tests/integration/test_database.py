@@ -7,10 +7,13 @@ from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from shared import db, work
+from shared import db, prepared, work
+from shared.config import settings
 from shared.connection import Connection
 from shared.db import own_transactions, transaction
 from shared.errors import DatabaseUnavailable
@@ -70,6 +73,107 @@ def test_a_server_that_only_reads_is_left() -> None:
 
     with transaction() as session:
         assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != before
+
+
+class TestATransaction:
+    """What is sent for it, and when."""
+
+    THIS = text("SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+
+    def test_begins_with_its_first_statement(self) -> None:
+        with transaction() as session:
+            assert session.execute(self.THIS).scalar_one() == f"BEGIN; {self.THIS}"
+            number = text("SELECT pg_current_xact_id()")
+            assert session.scalar(number) == session.scalar(number)
+
+    def test_is_undone_whole(self) -> None:
+        with pytest.raises(ZeroDivisionError), transaction() as session:
+            insert_tenant(session, "one")
+            insert_tenant(session, "two")
+            raise ZeroDivisionError
+        assert tenants() == []
+
+    def test_is_undone_with_all_rows_of_a_statement_for_many(self) -> None:
+        with pytest.raises(ZeroDivisionError), transaction() as session:
+            for name in ("first", "second"):
+                rows = [{"id": uuid4(), "name": f"{name} {number}"} for number in range(2)]
+                session.execute(INSERT_TENANT, rows)
+            raise ZeroDivisionError
+        assert tenants() == []
+
+    def test_is_undone_where_its_first_statement_fails(self) -> None:
+        with pytest.raises(DBAPIError), transaction() as session:
+            session.execute(text("SELECT 1 / 0"))
+        with transaction() as session:
+            assert session.execute(self.THIS).scalar_one().startswith("BEGIN")
+
+    def test_of_one_statement_alone_is_committed_by_it(self) -> None:
+        with transaction(alone=True) as session:
+            insert_tenant(session, "alone")
+            with transaction() as other:
+                found = other.execute(text("SELECT 1 FROM tenants WHERE name = 'alone'"))
+                assert found.scalar() == 1
+
+    def test_of_one_statement_alone_has_no_second(self) -> None:
+        with pytest.raises(AssertionError, match="only"), transaction(alone=True) as session:
+            session.execute(text("SELECT 1"))
+            session.execute(text("SELECT 2"))
+
+    def test_of_one_statement_alone_may_be_forgotten_too(self) -> None:
+        waits = text("SELECT current_setting('synchronous_commit')")
+        with transaction(durable=False, alone=True) as session:
+            assert session.execute(waits).scalar_one() == "off"
+        with transaction(alone=True) as session:
+            assert session.execute(waits).scalar_one() == "on"
+
+
+class TestAPreparedStatement:
+    """Planned once a connection."""
+
+    PLANNED = text(
+        "SELECT generic_plans + custom_plans FROM pg_prepared_statements WHERE name = :n"
+    )
+
+    @pytest.fixture
+    def doubled(self) -> tuple[TextClause, str]:
+        name = f"test_{uuid4().hex}"
+        sql = "SELECT :number * 2 + cardinality(:more)::int"
+        return prepared.statement(name, sql, number="int", more="text[]"), f"octavo_{name}"
+
+    def test_is_asked_like_any_other(self, doubled: tuple[TextClause, str]) -> None:
+        statement, name = doubled
+        own = own_transactions()
+        for number in (3, 4):
+            with own() as session:
+                values = {"number": number, "more": ["it's", ":number"]}
+                assert session.execute(statement, values).scalar_one() == 2 * number + 2
+        with own() as session:
+            assert session.execute(self.PLANNED, {"n": name}).scalar_one() == 2
+
+    def test_outlives_the_transaction_that_planned_it(
+        self, doubled: tuple[TextClause, str]
+    ) -> None:
+        statement, name = doubled
+        own = own_transactions()
+        values = {"number": 1, "more": []}
+        with pytest.raises(ZeroDivisionError), own() as session:
+            session.execute(statement, values)
+            raise ZeroDivisionError
+        with own() as session:
+            assert session.execute(statement, values).scalar_one() == 2
+            assert session.execute(self.PLANNED, {"n": name}).scalar_one() == 2
+
+
+INSERT_TENANT = text("INSERT INTO tenants (id, name) VALUES (:id, :name)")
+
+
+def insert_tenant(session: Session, name: str) -> None:
+    session.execute(INSERT_TENANT, {"id": uuid4(), "name": name})
+
+
+def tenants() -> list[str]:
+    with transaction() as session:
+        return list(session.scalars(text("SELECT name FROM tenants")))
 
 
 def test_only_what_may_be_forgotten_is_not_waited_for() -> None:
@@ -158,3 +262,27 @@ def test_the_server_knows_how_long_this_process_waits(
 
     assert found == [f"{seconds}s", "2s", "5s"]
     assert Connection.answer_seconds == seconds + 1
+
+
+def test_a_new_connection_has_no_transaction_open() -> None:
+    url = settings().database_url.get_secret_value()
+    made = db.engine_for(url, connections=2)
+    with made.connect() as first, made.connect() as second:
+        for each in (first, second):
+            driver = each.connection.driver_connection
+            assert driver is not None
+            assert driver.get_transaction_status() == TRANSACTION_STATUS_IDLE
+    made.dispose()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_connection_that_was_cut_is_an_outage_and_the_next_one_is_good(
+    alone: bool,  # noqa: FBT001 - of a test
+    proxy: CutAfterCommit,
+) -> None:
+    proxy.arm(b"SELECT 41")
+    with pytest.raises(DatabaseUnavailable), transaction(alone=alone) as session:
+        session.execute(text("SELECT 41"))
+
+    with transaction(alone=alone) as session:
+        assert session.execute(text("SELECT 42")).scalar_one() == 42

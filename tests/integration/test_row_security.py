@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
@@ -523,21 +523,30 @@ class TestTheContext:
     def test_it_costs_no_round_trip(
         self, tenants: tuple[UUID, UUID], one_connection: None, engine: Engine
     ) -> None:
-        sent: list[str] = []
+        asked = text("SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()")
 
-        def note(*arguments: Any) -> None:
-            sent.append(arguments[2])
-
-        event.listen(engine, "before_cursor_execute", note)
         with transaction(tenants[0]) as session:
-            session.execute(text("SELECT 1"))
-            session.execute(text("SELECT 2"))
+            query = session.execute(asked).scalar_one()
 
-        # The listener hears what was asked; `note` comes after `_send_first`, so this is sent.
-        assert len(sent) == 2
-        assert sent[0].startswith("SELECT set_config('octavo.tenant'")
-        assert sent[0].endswith("; SELECT 1")
-        assert sent[1] == "SELECT 2"
+        assert query.startswith("BEGIN; SELECT set_config('octavo.tenant'")
+        assert query.endswith(f"; {asked}")
+
+    def test_who_did_nothing_leaves_nothing_to_the_next(
+        self, tenants: tuple[UUID, UUID], one_connection: None
+    ) -> None:
+        for alone in (False, True):
+            with transaction(tenants[0], alone=alone):
+                pass
+            with transaction() as session:
+                assert session.scalars(text("SELECT tenant FROM jobs")).all() == []
+
+    def test_a_statement_alone_serves_its_tenant(
+        self, tenants: tuple[UUID, UUID], one_connection: None
+    ) -> None:
+        with transaction(tenants[0], alone=True) as session:
+            assert session.scalars(text("SELECT tenant FROM jobs")).all() == [tenants[0]]
+        with transaction() as session:
+            assert session.scalars(text("SELECT tenant FROM jobs")).all() == []
 
     @pytest.fixture
     def theirs(self) -> dict[str, str]:

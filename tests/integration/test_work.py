@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared import failure, jobs, pages, turns, work
 from shared.config import settings
-from shared.db import transaction
+from shared.db import own_transactions, transaction
 from shared.errors import DependencyUnavailable, EngineUnavailable, PageTimeout
 from shared.models import Job
 from shared.status import JobStatus, Lane, WorkKind, WorkStatus
@@ -32,6 +32,27 @@ def test_work_can_be_claimed_by_one_worker_only(session: Session) -> None:
 
     assert work.claim(session, unit.id, "one") is not None
     assert work.claim(session, unit.id, "other") is None
+
+
+def test_a_claim_planned_for_a_few_rows_finds_its_index_among_many() -> None:
+    own = own_transactions()
+    with own() as session:
+        make_prepared(session, 3)
+        session.execute(text("ANALYZE work"))  # one page of the table: reading all of it is cheaper
+    for work_id in range(10):  # Postgres looks at five, and keeps the plan after that
+        with own() as session:
+            work.claim(session, -work_id, "worker")
+
+    with own() as session:
+        [plans] = session.execute(
+            text("SELECT generic_plans FROM pg_prepared_statements WHERE name = 'octavo_claim'")
+        ).one()
+        explain = "EXPLAIN EXECUTE octavo_claim(1, 'worker', 1, NULL)"
+        kept = "\n".join(session.scalars(text(explain)))
+
+    assert plans
+    assert "Seq Scan" not in kept
+    assert "Index Scan using work_pkey" in kept
 
 
 def test_a_worker_that_lost_its_page_changes_nothing(session: Session) -> None:

@@ -7,21 +7,18 @@ memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-
-from sqlalchemy.orm import Session
+from functools import partial
 
 from shared import crash_point, jobs, pages, storage
-from shared.db import transaction
 from shared.document import DocumentHeading, DocumentPage
 from shared.errors import NoPageReadable, OctavoError, restored
 from shared.formats import Format
 from shared.models import Job
 from shared.status import JobStatus
-from shared.work import Claim
 from worker.app import app
 from worker.heartbeat import Held
 from worker.pipeline.export import as_json, as_markdown, as_text
-from worker.tasks.attempt import carry_out, store
+from worker.tasks.attempt import ask, carry_out, store
 
 PAGES_AT_ONCE = 50
 
@@ -35,16 +32,16 @@ EXPORTERS = {
 @app.task(name="assemble")
 def assemble(work_id: int) -> None:
     """Write a job's result and end it."""
-    carry_out(work_id, _load, _assemble)
+    carry_out(work_id, _assemble)
 
 
-def _load(session: Session, claim: Claim) -> Job | None:
-    return session.get(Job, claim.job_id)
-
-
-def _assemble(held: Held, job: Job) -> None:
+def _assemble(held: Held) -> None:
+    job = ask(held, lambda session: session.get(Job, held.claim.job_id), alone=True)
+    if job is None:
+        return
+    read = _Pages(held)
     if jobs.outcome(job) is JobStatus.FAILED:
-        cause = _cause(_pages(held))
+        cause = _cause(read)
         store(held, lambda session: jobs.fail(session, held.claim, cause))
         return
     heading = DocumentHeading(
@@ -54,7 +51,7 @@ def _assemble(held: Held, job: Job) -> None:
         usage=jobs.usage(job),
     )
     for chosen, exporter in EXPORTERS.items():
-        _write(held, chosen, exporter(heading, _pages(held)))
+        _write(held, chosen, exporter(heading, read))
     crash_point.reach("assemble", "stored")
     store(held, lambda session: jobs.finish(session, held.claim))
 
@@ -75,17 +72,26 @@ def _write(held: Held, chosen: Format, pieces: Iterable[str]) -> None:
         raise
 
 
-def _pages(held: Held) -> Iterator[DocumentPage]:
-    """The job's pages, in order, a few in memory at a time."""
-    last = 0
-    while not held.lost:
-        with transaction() as session:
-            some = pages.finished(session, held.claim.job_id, after=last, most=PAGES_AT_ONCE)
-        if not some:
-            return
-        yield from some
-        last = some[-1].page
-        held.touch()
+class _Pages:
+    """A job's pages, in order, a few in memory at a time; the first few stay there."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self._first = self._after(0)
+
+    def __iter__(self) -> Iterator[DocumentPage]:
+        some = self._first
+        while not self._held.lost:
+            yield from some
+            if len(some) < PAGES_AT_ONCE:
+                return
+            some = self._after(some[-1].page)
+            self._held.touch()
+
+    def _after(self, last: int) -> list[DocumentPage]:
+        job_id = self._held.claim.job_id
+        question = partial(pages.finished, job_id=job_id, after=last, most=PAGES_AT_ONCE)
+        return ask(self._held, question, alone=True) or []
 
 
 def _cause(read: Iterable[DocumentPage]) -> OctavoError:

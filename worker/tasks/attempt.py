@@ -25,28 +25,22 @@ RETRY_SECONDS = 0.5
 LARGEST_ID = 2**63
 """Whoever can write to the broker may send what they like."""
 
-Loaded = TypeVar("Loaded")
 Answer = TypeVar("Answer")
 
 log = structlog.get_logger()
 
 
-def carry_out(
-    work_id: int,
-    load: Callable[[Session, Claim], Loaded | None],
-    do: Callable[[Held, Loaded], None],
-) -> None:
-    """Claim work, load what it needs in the same transaction, and do it.
+def carry_out(work_id: int, do: Callable[[Held], None]) -> None:
+    """Claim work and do it.
 
     Work that is not queued is somebody else's, cancelled, or done: then nothing happens.
     """
     if not (isinstance(work_id, int) and 0 < work_id < LARGEST_ID):
         log.warning("message_rejected", why="its id is none")
         return
-    found = _claim(work_id, load)
-    if found is None:
+    claim = _claim(work_id)
+    if claim is None:
         return
-    claim, loaded = found
     crash_point.reach(claim.kind, "claimed")
     facts = {"job_id": claim.job_id.hex, "page": claim.page_no, "attempt": claim.attempt}
     with (
@@ -55,15 +49,13 @@ def carry_out(
         structlog.contextvars.bound_contextvars(**facts),
     ):
         try:
-            do(held, loaded)
+            do(held)
         except OctavoError as error:
             settle(held, error)
 
 
-def _claim(
-    work_id: int, load: Callable[[Session, Claim], Loaded | None]
-) -> tuple[Claim, Loaded] | None:
-    """Claim work and load what it needs; None where that is not to be.
+def _claim(work_id: int) -> Claim | None:
+    """Claim work; None where that is not to be.
 
     Where Postgres is away it waits: the message is here, and would come again only much later.
     A worker that is ending takes nothing more; what comes to it is sent to another at once.
@@ -71,22 +63,16 @@ def _claim(
     heartbeat, in_doubt = process.heartbeat(), False
     while not heartbeat.draining:
         try:
-            with transaction() as session:
+            with transaction(alone=True) as session:
                 claim = work.claim(session, work_id, heartbeat.worker_id, heartbeat.queues)
-                if claim is None and in_doubt:  # the connection may have died in the commit
+            if claim is None and in_doubt:  # the connection may have died with the answer
+                with transaction(alone=True) as session:
                     claim = work.claimed(session, work_id, heartbeat.worker_id)
-                loaded = load(session, claim) if claim else None
         except DependencyUnavailable:
             in_doubt = True
             time.sleep(RETRY_SECONDS)
-        except Exception:
-            # What crashed took the claim back with it. Claimed by itself, its lease runs out and
-            # the failure is counted; else the work would be sent again for ever.
-            with transaction() as session:
-                work.claim(session, work_id, heartbeat.worker_id, heartbeat.queues)
-            raise
         else:
-            return (claim, loaded) if claim and loaded is not None else None
+            return claim
     with suppress(DependencyUnavailable), transaction() as session:
         turns.unsend(session, [work_id])
     return None
@@ -99,11 +85,11 @@ def settle(held: Held, error: OctavoError) -> None:
     store(held, lambda session: failure.settle(session, held.claim, error))
 
 
-def ask(held: Held, question: Callable[[Session], Answer]) -> Answer | None:
+def ask(held: Held, question: Callable[[Session], Answer], *, alone: bool = False) -> Answer | None:
     """What Postgres answers, waited for as `store` does; None where the claim was lost meanwhile."""
     while not held.lost:
         try:
-            with transaction() as session:
+            with transaction(alone=alone) as session:
                 return question(session)
         except DependencyUnavailable:
             held.touch()
@@ -111,20 +97,25 @@ def ask(held: Held, question: Callable[[Session], Answer]) -> Answer | None:
     return None
 
 
-def store(held: Held, transition: Callable[[Session], bool]) -> bool:
+def store(held: Held, transition: Callable[[Session], bool], *, alone: bool = False) -> bool:
     """Make a transition of the held work; False where the claim was lost.
 
     Where Postgres is away, what was done is kept and tried again until it is back, even past the
     lease: the row says whether the claim still holds, and the sweeper leaves the heartbeat time to
     renew it. A connection may die in the commit: what has ended under this attempt, this one ended.
+    A transition of one statement is `alone`, see `transaction`.
     """
     in_doubt = False
     while not held.lost:
         try:
-            with transaction() as session:
-                happened = transition(session) or (in_doubt and work.has_ended(session, held.claim))
-                crash_point.reach(held.claim.kind, "uncommitted")
+            with transaction(alone=alone) as session:
+                happened = transition(session)
+                if not alone:
+                    crash_point.reach(held.claim.kind, "uncommitted")
             crash_point.reach(held.claim.kind, "committed")
+            if in_doubt and not happened:
+                with transaction(alone=True) as session:
+                    happened = work.has_ended(session, held.claim)
         except DependencyUnavailable:
             in_doubt = True
             held.touch()  # it does not stand still of itself

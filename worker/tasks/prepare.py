@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import IO
 
-from sqlalchemy.orm import Session
-
 from shared import crash_point, jobs, pages, sealing, storage, work
 from shared.config import settings
 from shared.db import transaction
@@ -28,12 +26,11 @@ from shared.media import MediaType
 from shared.models import Job
 from shared.pages import Rendered
 from shared.status import WorkStatus
-from shared.work import Claim
 from worker.app import app
 from worker.heartbeat import Held
 from worker.pipeline.render import Document, Limits, open_document
 from worker.tasks import figures
-from worker.tasks.attempt import carry_out, store
+from worker.tasks.attempt import ask, carry_out, store
 
 LARGEST_WINDOW = 16
 """Pages whose rows are inserted by one transaction, once the first windows are through."""
@@ -45,14 +42,13 @@ REST_SECONDS = 0.25
 @app.task(name="prepare")
 def prepare(work_id: int) -> None:
     """Render the next pages of a job."""
-    carry_out(work_id, _load, _prepare)
+    carry_out(work_id, _prepare)
 
 
-def _load(session: Session, claim: Claim) -> Job | None:
-    return session.get(Job, claim.job_id)
-
-
-def _prepare(held: Held, job: Job) -> None:
+def _prepare(held: Held) -> None:
+    job = ask(held, lambda session: session.get(Job, held.claim.job_id), alone=True)
+    if job is None:
+        return
     figures.take_over(held, job)
     with tempfile.TemporaryFile() as file:
         _download(held, job, file)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy.orm import Session
-
 from shared import crash_point, ladder, pages, storage, turns
 from shared.db import transaction
 from shared.document import Recognition
@@ -13,7 +11,6 @@ from shared.errors import PageUnreadable
 from shared.ladder import Standing
 from shared.options import JobOptions
 from shared.schema import NEWER
-from shared.work import Claim
 from worker import process
 from worker.app import app
 from worker.heartbeat import Held
@@ -43,16 +40,13 @@ def recognise(work_id: int) -> None:
             with transaction() as session:
                 turns.unsend(session, [work_id])
             return
-    carry_out(work_id, _load, _read)
+    carry_out(work_id, _read)
 
 
-def _load(session: Session, claim: Claim) -> _Assignment | None:
-    image_key, options, is_again = pages.assignment(session, claim)
-    before = ladder.standing(session, claim) if is_again else None
-    return _Assignment(image_key, JobOptions.model_validate(options, extra=NEWER), before)
-
-
-def _read(held: Held, assignment: _Assignment) -> None:
+def _read(held: Held) -> None:
+    assignment = _assignment(held)
+    if assignment is None:
+        return
     try:
         image = storage.get(assignment.image_key)
     except storage.ObjectMissing as error:
@@ -71,7 +65,16 @@ def _read(held: Held, assignment: _Assignment) -> None:
     if outcome.next_engine is None:  # only what stands has figures
         outcome = replace(outcome, best=figures.keep(held, outcome.best, image))
         crash_point.reach("recognise", "stored")
-    store(held, lambda session: ladder.conclude(session, held.claim, outcome))
+    store(held, lambda session: ladder.conclude(session, held.claim, outcome), alone=True)
+
+
+def _assignment(held: Held) -> _Assignment | None:
+    found = ask(held, lambda session: pages.assignment(session, held.claim), alone=True)
+    if found is None:
+        return None
+    image_key, options, is_again = found
+    before = ask(held, lambda session: ladder.standing(session, held.claim)) if is_again else None
+    return _Assignment(image_key, JobOptions.model_validate(options, extra=NEWER), before)
 
 
 def _outcome(
