@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.handlers import add_expect_header
@@ -57,7 +59,11 @@ def client(
     connections: int = 400,  # kept open, so at least one a thread: dropping them costs more
 ) -> S3Client:
     """An S3 client; may be used by many threads at once."""
-    made = boto3.client(
+    session = botocore.session.get_session()
+    # Its own parser of dates tries every way to write them, on every answer.
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_moment)
+    made = boto3.Session(botocore_session=session).client(
         "s3",
         endpoint_url=url,
         aws_access_key_id=access_key,
@@ -75,6 +81,7 @@ def client(
             read_timeout=read_seconds,
             retries={"total_max_attempts": attempts, "mode": "standard"},
             max_pool_connections=connections,
+            user_agent="octavo",  # else it is put together for every request
             # Checksums that S3 alone knows break other servers.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -84,6 +91,11 @@ def client(
     # answer, botocore 1.44 waits for the rest of it in a loop that nothing ends.
     made.meta.events.unregister("before-call.s3", add_expect_header)
     return made
+
+
+def _moment(said: str) -> datetime:
+    """A time as S3 writes it: by RFC 9110 in headers, by ISO 8601 in bodies."""
+    return parsedate_to_datetime(said) if "," in said else datetime.fromisoformat(said)
 
 
 def job_prefix(tenant: UUID, job_id: UUID) -> str:
