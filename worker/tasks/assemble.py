@@ -73,19 +73,24 @@ def _write(held: Held, chosen: Format, pieces: Iterable[str]) -> None:
 
 
 class _Pages:
-    """A job's pages, in order, a few in memory at a time; the first few stay there."""
+    """A job's pages, in order, a few in memory at a time; those of a short one stay there."""
 
     def __init__(self, held: Held) -> None:
         self._held = held
-        self._first = self._after(0)
+        self._all: list[DocumentPage] | None = None
 
     def __iter__(self) -> Iterator[DocumentPage]:
-        some = self._first
+        if self._all is not None:
+            yield from self._all
+            return
+        last = 0
         while not self._held.lost:
+            some = self._after(last)
             yield from some
             if len(some) < PAGES_AT_ONCE:
+                self._all = some if last == 0 else None
                 return
-            some = self._after(some[-1].page)
+            last = some[-1].page
             self._held.touch()
 
     def _after(self, last: int) -> list[DocumentPage]:
