@@ -3,8 +3,7 @@
     make queue                # or: make queue JSON=queue.json
 
 Real Postgres, the product's own statements through SQLAlchemy and psycopg2, no broker and no
-engine. A round is the dispatcher's own: what is due, what is busy, what is picked, in one
-transaction. Half of all pages are one loud tenant's. Everything runs on this machine.
+engine. A round is the dispatcher's own: what is due and busy, then what is picked and marked. Half of all pages are one loud tenant's. Everything runs on this machine.
 """
 
 from __future__ import annotations

@@ -36,18 +36,20 @@ class Cursor(extensions.cursor):
 
     def execute(self, statement: Any, parameters: Any = None) -> None:
         """Ask, along with what is to go before it."""
-        first = self.connection.take_first()
+        first = self.connection.first()
         if isinstance(statement, bytes):
             statement = statement.decode()
         if missing := prepared.definition(statement, self.connection.prepared):
             super().execute(missing.sql)
             self.connection.prepared.add(missing.name)
         super().execute("; ".join([*first, statement]), parameters)
+        self.connection.begun()
 
     def executemany(self, statement: Any, parameters: Any) -> None:
-        """Ask once for each of the parameters."""
-        if first := self.connection.take_first():
+        """Ask once for each of the parameters, in a transaction."""
+        if first := self.connection.first(is_one=False):
             super().execute("; ".join(first))
+        self.connection.begun()
         super().executemany(statement, parameters)
 
 
@@ -69,17 +71,21 @@ class Connection(extensions.connection):
 
         Its own is the only one where it is `alone`.
         """
-        self._first, self._alone, self._is_spent = tuple(first), alone, False
+        self._first, self._alone, self._has_begun = tuple(first), alone, False
 
-    def take_first(self) -> list[str]:
+    def first(self, *, is_one: bool = True) -> list[str]:
         """What goes before the statement that is asked now."""
-        assert not (self._alone and self._is_spent), "it was to be the only statement"
-        self._is_spent = True
-        first, self._first = self._first, ()
-        if self.get_transaction_status() in _OPEN:
-            assert not self._alone, "a transaction is open"
-            return [*first]
-        return [*first] if self._alone else ["BEGIN", *first]
+        is_open = self.get_transaction_status() in _OPEN
+        if self._alone:
+            assert is_one, "it was to be one statement"
+            assert not self._has_begun, "it was to be the only statement"
+            assert not is_open, "a transaction is open"
+            return [*self._first]
+        return [*self._first] if is_open else ["BEGIN", *self._first]
+
+    def begun(self) -> None:
+        """It was asked."""
+        self._first, self._has_begun = (), True
 
     def commit(self) -> None:
         """End the transaction, if one was begun."""

@@ -46,8 +46,13 @@ CONNECT_ARGUMENTS = {
 BUSY = {"57014", "55P03", "40P01"}
 """What Postgres says of a statement that took too long, waited for a lock, or was in a deadlock."""
 
-READ_ONLY = "25006"
-"""What Postgres says of a write where it only reads."""
+SPOILT = {
+    "25006": "it only reads: after a fail-over it is not the server to write to",
+    "0A000": "a plan that was kept is of an older schema",
+    "26000": "a plan that was kept is gone",
+    "42P05": "a plan is there that was not kept",
+}
+"""What Postgres says where another connection would do better."""
 
 
 class _Limits:
@@ -80,7 +85,7 @@ def engine_for(url: str, *, connections: int = CONNECTIONS) -> Engine:
         pool_use_lifo=True,
         use_native_hstore=False,  # a question more for each engine, about a type that nobody uses
     )
-    event.listen(made, "handle_error", _leave_read_only_servers)
+    event.listen(made, "handle_error", _leave_spoilt)
     return made
 
 
@@ -88,12 +93,14 @@ def _session_options() -> str:
     """How Postgres serves us.
 
     A statement that waits is worse than one that fails: whoever asked can come again. And what was
-    planned once, for a queue of a few rows, must still find its index when there are many.
+    planned once, for a queue of a few rows, must still find its index when there are many. (Before
+    Postgres 18 a scan that is forbidden and made all the same looks dear enough to be compiled.)
     """
     statement = 1000 * _Limits.statement_seconds
     return (
         f"-c statement_timeout={statement:.0f} -c lock_timeout=2000 "
-        "-c idle_in_transaction_session_timeout=5000 -c enable_seqscan=off"
+        "-c idle_in_transaction_session_timeout=5000 "
+        "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
     )
 
 
@@ -267,7 +274,7 @@ def _all_in_use() -> DatabaseUnavailable:
     return DatabaseUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
-def _leave_read_only_servers(context: ExceptionContext) -> None:
-    """Let go of connections to a server that, after a fail-over, is not the one to write to."""
-    if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
+def _leave_spoilt(context: ExceptionContext) -> None:
+    """Let go of connections that will serve nobody any more."""
+    if getattr(context.original_exception, "pgcode", None) in SPOILT:
         context.is_disconnect = True

@@ -126,9 +126,15 @@ _ASSIGNMENT = prepared.statement(
 )
 
 
-def assignment(session: Session, held: Claim) -> tuple[str, dict[str, Any], bool]:
-    """Where the image of a claimed page lies, its job's options, and whether it was read before."""
-    row = session.execute(_ASSIGNMENT, {"job_id": held.job_id, "page_no": held.page_no}).one()
+def assignment(session: Session, held: Claim) -> tuple[str, dict[str, Any], bool] | None:
+    """Where the image of a claimed page lies, its job's options, and whether it was read before.
+
+    None where the job is gone.
+    """
+    values = {"job_id": held.job_id, "page_no": held.page_no}
+    row = session.execute(_ASSIGNMENT, values).one_or_none()
+    if row is None:
+        return None
     assert row.image_key is not None, "a page without an image is not queued"
     return row.image_key, row.options, row.is_again
 

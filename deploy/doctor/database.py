@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import psycopg2
-from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 from sqlalchemy.engine import make_url
 
 from deploy.doctor.finding import Finding, failure, warning, well
-from shared import connection, schema
+from shared import schema
 from shared.config import Settings
+from shared.connection import Connection, watch_answers
 
 OLDEST_VERSION = 15
 SPARE_CONNECTIONS = 20
@@ -30,13 +30,11 @@ _START = "start Postgres, and look at host and port in OCTAVO_DATABASE_URL"
 
 def connect(settings: Settings) -> Connection:
     """A connection that waits five seconds for an answer; raises psycopg2.Error."""
-    connection.watch_answers(5)
+    watch_answers(5)
     url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
-    opened = psycopg2.connect(
-        url.render_as_string(hide_password=False), connection_factory=connection.Connection
+    return psycopg2.connect(
+        url.render_as_string(hide_password=False), connection_factory=Connection
     )
-    opened.autocommit = True
-    return opened
 
 
 def check(settings: Settings) -> Iterator[Finding]:
@@ -58,6 +56,7 @@ def check(settings: Settings) -> Iterator[Finding]:
 
 def ask(opened: Connection, query: str) -> list[tuple[object, ...]]:
     """The rows of an answer."""
+    opened.begin_with([], alone=True)
     with opened.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchall()

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import psycopg2
 import redis
-from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from deploy.doctor import broker, database
 from deploy.doctor.finding import Finding, failure, unknown, warning, well
 from shared.config import Settings
+from shared.connection import Connection
 from shared.status import WorkKind
 from shared.work import BROKER_PREFIX, recognise_queue
 

@@ -119,6 +119,12 @@ class TestATransaction:
             session.execute(text("SELECT 1"))
             session.execute(text("SELECT 2"))
 
+    def test_of_one_statement_alone_is_not_many(self) -> None:
+        rows = [{"id": uuid4(), "name": f"many {number}"} for number in range(2)]
+        with pytest.raises(AssertionError, match="one"), transaction(alone=True) as session:
+            session.execute(INSERT_TENANT, rows)
+        assert tenants() == []
+
     def test_of_one_statement_alone_may_be_forgotten_too(self) -> None:
         waits = text("SELECT current_setting('synchronous_commit')")
         with transaction(durable=False, alone=True) as session:
@@ -162,6 +168,21 @@ class TestAPreparedStatement:
         with own() as session:
             assert session.execute(statement, values).scalar_one() == 2
             assert session.execute(self.PLANNED, {"n": name}).scalar_one() == 2
+
+    def test_that_is_gone_is_planned_again_over_a_new_connection(
+        self, doubled: tuple[TextClause, str]
+    ) -> None:
+        statement, _ = doubled
+        own = own_transactions()
+        values = {"number": 1, "more": []}
+        with own() as session:
+            session.execute(statement, values)
+            session.execute(text("DEALLOCATE ALL"))
+
+        with pytest.raises(DatabaseUnavailable), own() as session:
+            session.execute(statement, values)
+        with own() as session:
+            assert session.execute(statement, values).scalar_one() == 2
 
 
 INSERT_TENANT = text("INSERT INTO tenants (id, name) VALUES (:id, :name)")

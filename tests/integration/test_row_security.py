@@ -346,7 +346,9 @@ class TestTheOtherRoles:
             assert work.end(session, held, WorkStatus.SUCCEEDED)
             [good, bad, _] = work_of(session, job, WorkKind.RECOGNISE)
             held = claimed(session, good)
-            assert pages.assignment(session, held)[0] == "1.jpg"
+            found = pages.assignment(session, held)
+            assert found is not None
+            assert found[0] == "1.jpg"
             assert pages.succeed(session, held, recognition())
             assert pages.fail(session, claimed(session, bad), PageTimeout())
             held = claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0])
@@ -539,6 +541,14 @@ class TestTheContext:
                 pass
             with transaction() as session:
                 assert session.scalars(text("SELECT tenant FROM jobs")).all() == []
+
+    def test_a_statement_that_never_left_takes_no_tenant_with_it(
+        self, tenants: tuple[UUID, UUID], one_connection: None
+    ) -> None:
+        with transaction(tenants[0]) as session:
+            with pytest.raises(ValueError, match="NUL"):
+                session.execute(text("SELECT :word"), {"word": "\0"})
+            assert session.scalars(text("SELECT tenant FROM jobs")).all() == [tenants[0]]
 
     def test_a_statement_alone_serves_its_tenant(
         self, tenants: tuple[UUID, UUID], one_connection: None

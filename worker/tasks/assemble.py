@@ -52,6 +52,7 @@ def _assemble(held: Held) -> None:
     )
     for chosen, exporter in EXPORTERS.items():
         _write(held, chosen, exporter(heading, read))
+        held.touch()
     crash_point.reach("assemble", "stored")
     store(held, lambda session: jobs.finish(session, held.claim))
 

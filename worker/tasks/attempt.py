@@ -82,7 +82,7 @@ def settle(held: Held, error: OctavoError) -> None:
     """Give the work back or end it, as the error demands."""
     kind = held.claim.kind
     log.info("attempt_failed", kind=kind, code=error.code, detail=error.detail, blames=error.blames)
-    store(held, lambda session: failure.settle(session, held.claim, error))
+    _make(held, lambda session: failure.settle(session, held.claim, error))
 
 
 def ask(held: Held, question: Callable[[Session], Answer], *, alone: bool = False) -> Answer | None:
@@ -98,21 +98,34 @@ def ask(held: Held, question: Callable[[Session], Answer], *, alone: bool = Fals
 
 
 def store(held: Held, transition: Callable[[Session], bool], *, alone: bool = False) -> bool:
-    """Make a transition of the held work; False where the claim was lost.
+    """Make a transition that follows from what was done; False where the claim was lost.
 
     Where Postgres is away, what was done is kept and tried again until it is back, even past the
     lease: the row says whether the claim still holds, and the sweeper leaves the heartbeat time to
-    renew it. A connection may die in the commit: what has ended under this attempt, this one ended.
-    A transition of one statement is `alone`, see `transaction`.
+    renew it. One of one statement is `alone`, see `transaction`.
+    """
+
+    def make(session: Session) -> bool:
+        happened = transition(session)
+        if not alone:
+            crash_point.reach(held.claim.kind, "uncommitted")
+        return happened
+
+    happened = _make(held, make, alone=alone)
+    crash_point.reach(held.claim.kind, "committed")
+    return happened
+
+
+def _make(held: Held, transition: Callable[[Session], bool], *, alone: bool = False) -> bool:
+    """Make a transition of held work, whenever Postgres is there; False where the claim was lost.
+
+    A connection may die in the commit: what has ended under this attempt, this one ended.
     """
     in_doubt = False
     while not held.lost:
         try:
             with transaction(alone=alone) as session:
                 happened = transition(session)
-                if not alone:
-                    crash_point.reach(held.claim.kind, "uncommitted")
-            crash_point.reach(held.claim.kind, "committed")
             if in_doubt and not happened:
                 with transaction(alone=True) as session:
                     happened = work.has_ended(session, held.claim)
