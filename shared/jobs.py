@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select, text, update
@@ -116,10 +116,19 @@ _PROGRESS = prepared.statement(
 )
 
 
-def progress(session: Session, job_id: UUID) -> tuple[object, ...] | None:
-    """What changes as a job goes on, cheap enough to be looked at often; None where it is gone."""
+class Progress(NamedTuple):
+    """What changes as a job goes on."""
+
+    status: JobStatus
+    pages_total: int | None
+    pages_succeeded: int
+    pages_failed: int
+
+
+def progress(session: Session, job_id: UUID) -> Progress | None:
+    """How far a job is, cheap enough to be looked at often; None where it is gone."""
     row = session.execute(_PROGRESS, {"id": job_id}).one_or_none()
-    return None if row is None else tuple(row)
+    return None if row is None else Progress(JobStatus(row.status), *row[1:])
 
 
 def recent(

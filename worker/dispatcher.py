@@ -115,7 +115,7 @@ class Dispatcher:
 
     def read_slots(self) -> None:
         """Look how much the live workers can hold; `run` does twice a second."""
-        with transaction() as session:
+        with transaction(alone=True) as session:
             live = workers.live_slots(session)
         self._slots = {queue: live[queue] for queue in live if queue in self._queues}
         self._slots_read_at = time.monotonic()

@@ -34,7 +34,7 @@ class Pulse:
         """All there was to do was done. Raises DatabaseUnavailable."""
         now = time.monotonic()
         if self._told_at is None or now - self._told_at >= TELL_SECONDS:
-            with transaction() as session:
+            with transaction(alone=True) as session:
                 workers.rounded(session, self._id, kind=self._kind, version=version("octavo"))
             self._told_at = now
         self._full_at = now

@@ -65,7 +65,6 @@ ALWAYS = (
     RateLimited,
     DependencyUnavailable,
 )
-Progress = tuple[object, ...]
 _METADATA = TypeAdapter(Metadata)
 
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.03, 0.5
@@ -283,7 +282,7 @@ def _retry(
 async def _wait(
     request: Request,
     find: Callable[[], Job],
-    progress: Callable[[], Progress | None],
+    progress: Callable[[], jobs.Progress | None],
     seconds: float,
     known: str | None,
 ) -> Job:
@@ -297,14 +296,15 @@ async def _wait(
             return job
         while True:
             if time.monotonic() >= until or await _must_end(request):
-                return job
+                return await run_in_threadpool(find)
             await asyncio.sleep(min(look, max(0.0, until - time.monotonic())))
             look = min(look * 1.5, LAST_LOOK_SECONDS)
-            if before != await run_in_threadpool(progress):
+            now = await run_in_threadpool(progress)
+            if before != now and (known or now is None or now.status.is_final):
                 break
 
 
-def _progress(tenant: UUID, job_id: UUID) -> Progress | None:
+def _progress(tenant: UUID, job_id: UUID) -> jobs.Progress | None:
     with transaction(tenant, alone=True) as session:
         return jobs.progress(session, job_id)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -329,6 +330,31 @@ class TestReading:
 
         assert answer.json()["status"] == "queued"
         assert answer.elapsed.total_seconds() >= 0.2
+
+    def test_who_waits_for_the_end_is_told_how_far_it_is_when_time_is_up(
+        self, gateway: TestClient
+    ) -> None:
+        job = submit(gateway)
+        page = threading.Timer(0.2, run, [job], {"good": 1})
+        page.start()
+
+        answer = gateway.get(f"/v1/jobs/{job['id']}", params={"wait": 1})
+        page.join()
+
+        assert answer.elapsed.total_seconds() >= 1
+        assert answer.json()["pages"]["succeeded"] == 1
+
+    def test_who_waits_for_the_end_hears_of_it_at_once(self, gateway: TestClient) -> None:
+        job = submit(gateway)
+        run(job, good=1)
+        end = threading.Timer(0.2, assemble, [job])
+        end.start()
+
+        answer = gateway.get(f"/v1/jobs/{job['id']}", params={"wait": 10})
+        end.join()
+
+        assert answer.json()["status"] == "succeeded"
+        assert answer.elapsed.total_seconds() < 5
 
     def test_an_entity_tag_saves_an_answer_until_something_changes(
         self, gateway: TestClient
