@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,19 @@ class SeaweedFS(Service):
         """The S3 endpoint."""
         return f"http://{HOST}:{self.ports[0]}"
 
+    def barred_ports(self) -> set[int]:
+        """Those whose sockets a killed server of another user left: it would die of them."""
+        user = os.geteuid()
+        if user == 0:
+            return set()  # who may remove them all
+        barred = set[int]()
+        for path in SOCKETS.glob("seaweedfs-*.sock"):
+            port = path.stem.rpartition("-")[2]
+            with contextlib.suppress(FileNotFoundError):
+                if port.isdecimal() and path.lstat().st_uid != user:
+                    barred.add(int(port))
+        return barred
+
     def choose_ports(self) -> None:
         """Choose free ports, those of `admin` as far apart as its own worker takes for granted.
 
@@ -48,7 +62,7 @@ class SeaweedFS(Service):
         others, admin = self.ports[:-2], self.ports[-2:]
         if admin[1] - admin[0] != GRPC_OFFSET:
             taken = {port for each in self.settings.ports.values() for port in each}
-            admin = ports.choose_pair(GRPC_OFFSET, taken=taken)
+            admin = ports.choose_pair(GRPC_OFFSET, taken=taken | self.barred_ports())
         self.settings.ports[self.name] = [*others, *admin]
 
     def prepare(self) -> Launch:

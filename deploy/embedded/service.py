@@ -84,11 +84,17 @@ class Service(ABC):
     def use(self) -> None:
         """Do one small thing that clients do; raises one of `client_errors` if it fails."""
 
+    def barred_ports(self) -> set[int]:
+        """Ports that nobody listens on, and that are of no use all the same."""
+        return set()
+
     def choose_ports(self) -> None:
         """Choose free ports, unless those of the last start still are."""
-        if len(self.ports) != self.port_count or not all(map(ports.is_free, self.ports)):
+        barred = self.barred_ports()
+        are_good = all(map(ports.is_free, self.ports)) and barred.isdisjoint(self.ports)
+        if len(self.ports) != self.port_count or not are_good:
             taken = {port for each in self.settings.ports.values() for port in each}
-            self.settings.ports[self.name] = ports.choose(self.port_count, taken=taken)
+            self.settings.ports[self.name] = ports.choose(self.port_count, taken=taken | barred)
 
     def launch(self) -> bool:
         """Start the process unless it runs; return whether it was started.

@@ -14,8 +14,9 @@ import psycopg2
 import pytest
 import redis
 
-from deploy.embedded import ports
+from deploy.embedded import ports, seaweedfs
 from deploy.embedded.services import Services
+from deploy.embedded.settings import Settings
 from shared import storage
 
 
@@ -135,3 +136,25 @@ def test_a_port_that_somebody_takes_after_it_was_chosen_is_given_up(
         assert len(services.pids()) == 3
         assert services.dead() == []
     taken[0].close()
+
+
+def test_a_port_whose_socket_another_user_left_is_chosen_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = tmp_path / "tmp"
+    sockets.mkdir()
+    monkeypatch.setattr(seaweedfs, "SOCKETS", sockets)
+    owner = os.geteuid()
+    store = seaweedfs.SeaweedFS(tmp_path, Settings.load(tmp_path / "services.json"))
+    store.choose_ports()
+    before = list(store.ports)
+    (sockets / f"seaweedfs-s3-{before[0]}.sock").touch()
+    (sockets / "seaweedfs-of-another-kind.sock").touch()
+
+    store.choose_ports()
+    assert store.ports == before  # what is ours we may remove
+
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    store.choose_ports()
+    assert before[0] not in store.ports
+    assert len(set(store.ports)) == len(before)
