@@ -88,23 +88,31 @@ class Dispatcher:
             return []
         with transaction(alone=True) as session:
             demand = turns.demand(session, list(self._slots))
-        due = [
-            queue for queue in sorted(demand) if any(lane.is_due for lane in demand[queue].values())
-        ]
-        if not due:
+        rooms = {queue: self._room(queue, demand[queue]) for queue in sorted(demand)}
+        if not any(rooms.values()):
             return []
         # A mark that a crash of Postgres forgets costs a second message, of which one is answered.
         with transaction(durable=False) as session:
             return [
                 (queue, work_id)
-                for queue in due
-                for work_id in self._fill(session, queue, demand[queue])
+                for queue, room in rooms.items()
+                if room
+                for work_id in self._fill(session, queue, demand[queue], room)
             ]
 
-    def _fill(self, session: Session, queue: str, demand: dict[Lane, Demand]) -> list[int]:
-        window = math.ceil(self._slots[queue] * WINDOW)
-        room = window - sum(lane.busy for lane in demand.values())
-        reserved = math.ceil(window * BATCH_SHARE) - demand[Lane.BATCH].busy
+    def _room(self, queue: str, demand: dict[Lane, Demand]) -> int:
+        """How much of a queue can be sent now; none where none is due."""
+        if not any(lane.is_due for lane in demand.values()):
+            return 0
+        return max(0, self._window(queue) - sum(lane.busy for lane in demand.values()))
+
+    def _window(self, queue: str) -> int:
+        return math.ceil(self._slots[queue] * WINDOW)
+
+    def _fill(
+        self, session: Session, queue: str, demand: dict[Lane, Demand], room: int
+    ) -> list[int]:
+        reserved = math.ceil(self._window(queue) * BATCH_SHARE) - demand[Lane.BATCH].busy
         lanes = {lane for lane in demand if demand[lane].is_due}
         served = self._served[queue]
         pick = partial(turns.pick, session, queue, served=served)
@@ -125,8 +133,6 @@ def _pick(
     pick: Callable[[Lane, int], list[int]], room: int, lanes: set[Lane], *, reserved: int
 ) -> list[int]:
     """Ids for the room there is: the batch lane's share of the window, interactive, then batch."""
-    if room <= 0 or not lanes:
-        return []
     has_share = reserved and Lane.BATCH in lanes
     ids = pick(Lane.BATCH, reserved) if has_share else []
     if Lane.INTERACTIVE in lanes:
