@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from types import FrameType
@@ -49,11 +50,18 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+def allow_open_files() -> None:
+    """Have as many open files as this user may; most begin with 1,024, a connection being one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def serve(host: str, port: int) -> None:
     """Serve until told to end; requests in progress get their answers.
 
     Raises InvalidSettings where the database would show this process the rows of all tenants.
     """
+    allow_open_files()
     db.limit_statements(STATEMENT_SECONDS)
     db.refuse_unbound_role()
     app = create_app()

@@ -600,7 +600,7 @@ class TestAuthorization:
     def test_the_secret_is_nowhere_in_the_database(self, gateway: TestClient) -> None:
         from sqlalchemy import text
 
-        secret = gateway.headers["Authorization"].split("_")[3][:43]
+        secret = gateway.headers["Authorization"].split("_", 3)[3][:43]
 
         with transaction() as session:
             dump = session.execute(text("SELECT api_keys::text FROM api_keys")).scalars().all()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import resource
 import selectors
 import socket
 import threading
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from api import logins, middleware, protocol
 from api.app import create_app
 from api.known_callers import KEPT_SECONDS
+from api.run import allow_open_files
 from deploy.embedded import ports
 from shared import keys
 from shared.config import settings
@@ -237,8 +239,16 @@ class TestSlowSenders:
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200")
                 time.sleep(0.5)  # longer in all than one request may take
 
+    @pytest.fixture
+    def many_files(self) -> Iterator[None]:
+        """What the gateway allows itself at its start; with 1,024 there are too few."""
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        allow_open_files()
+        yield
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
     def test_five_hundred_slow_senders_keep_nobody_out(
-        self, port: int, monkeypatch: pytest.MonkeyPatch
+        self, port: int, many_files: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(protocol, "HEADER_SECONDS", 60.0)  # all at once they take a while
         process = psutil.Process()
