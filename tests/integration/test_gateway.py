@@ -338,10 +338,10 @@ class TestReading:
         page = threading.Timer(0.2, run, [job], {"good": 1})
         page.start()
 
-        answer = gateway.get(f"/v1/jobs/{job['id']}", params={"wait": 1})
+        answer = gateway.get(f"/v1/jobs/{job['id']}", params={"wait": 3})
         page.join()
 
-        assert answer.elapsed.total_seconds() >= 1
+        assert answer.elapsed.total_seconds() >= 3
         assert answer.json()["pages"]["succeeded"] == 1
 
     def test_who_waits_for_the_end_hears_of_it_at_once(self, gateway: TestClient) -> None:
@@ -350,11 +350,11 @@ class TestReading:
         end = threading.Timer(0.2, assemble, [job])
         end.start()
 
-        answer = gateway.get(f"/v1/jobs/{job['id']}", params={"wait": 10})
+        answer = gateway.get(f"/v1/jobs/{job['id']}", params={"wait": 30})
         end.join()
 
         assert answer.json()["status"] == "succeeded"
-        assert answer.elapsed.total_seconds() < 5
+        assert answer.elapsed.total_seconds() < 20
 
     def test_an_entity_tag_saves_an_answer_until_something_changes(
         self, gateway: TestClient
