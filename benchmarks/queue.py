@@ -28,7 +28,7 @@ from benchmarks.backlog import ENGINE, queue_pages
 from deploy.embedded.services import Services
 from migrations import run
 from shared import keys, pages, turns, work, workers
-from shared.db import transaction
+from shared.db import forgettable_statements, transaction
 from shared.document import Recognition, Usage
 from shared.status import Lane
 from shared.work import Claim
@@ -110,7 +110,7 @@ def _execute(statement: str) -> None:
 def _pick() -> list[tuple[str, int]]:
     """A pick alone, as `mark` does it once it knows what is due and busy."""
     queue = work.recognise_queue(ENGINE)
-    with transaction(durable=False) as session:
+    with forgettable_statements() as session:
         return [(queue, id_) for id_ in turns.pick(session, queue, Lane.INTERACTIVE, SLOTS)]
 
 

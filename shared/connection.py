@@ -66,26 +66,30 @@ class Connection(extensions.connection):
         """The statements that were planned here."""
         self.begin_with([])
 
-    def begin_with(self, first: Sequence[str], *, alone: bool = False) -> None:
+    def begin_with(self, first: Sequence[str], *, alone: bool = False, each: bool = False) -> None:
         """Let the next transaction begin with these statements, which go along with its own first.
 
-        Its own is the only one where it is `alone`.
+        Its own is the only one where it is `alone`; or `each` is a transaction by itself, until this
+        is called again.
         """
-        self._first, self._alone, self._has_begun = tuple(first), alone, False
+        self._first, self._alone, self._each = tuple(first), alone, each
+        self._has_begun = False
 
     def first(self, *, is_one: bool = True) -> list[str]:
         """What goes before the statement that is asked now."""
         is_open = self.get_transaction_status() in _OPEN
-        if self._alone:
+        if self._alone or self._each:
             assert is_one, "it was to be one statement"
-            assert not self._has_begun, "it was to be the only statement"
+            assert self._each or not self._has_begun, "it was to be the only statement"
             assert not is_open, "a transaction is open"
             return [*self._first]
         return [*self._first] if is_open else ["BEGIN", *self._first]
 
     def begun(self) -> None:
         """It was asked."""
-        self._first, self._has_begun = (), True
+        self._has_begun = True
+        if not self._each:
+            self._first = ()
 
     def commit(self) -> None:
         """End the transaction, if one was begun."""

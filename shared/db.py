@@ -7,6 +7,7 @@ and no other. For the gateway's role one that does not say so sees no row at all
 from __future__ import annotations
 
 import functools
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,6 +15,7 @@ from threading import Event, Lock
 from typing import Any
 from uuid import UUID
 
+import psycopg2
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -141,6 +143,9 @@ class _Crowd:
 _crowd = _Crowd()
 
 
+_FORGETTABLE = "SET LOCAL synchronous_commit = off"
+
+
 @contextmanager
 def transaction(
     tenant: UUID | None = None, *, durable: bool = True, alone: bool = False
@@ -154,11 +159,22 @@ def transaction(
     then nothing can be said of a commit that was under way: the row tells.
     """
     with _typed_errors(), _crowd.joined(), _sessions().begin() as session:
-        first = [] if durable else ["SET LOCAL synchronous_commit = off"]
+        first = [] if durable else [_FORGETTABLE]
         if tenant is not None:
             first.append(_set_tenant(tenant))
         if first or alone:
             _driver(session.connection()).begin_with(first, alone=alone)
+        yield session
+
+
+@contextmanager
+def forgettable_statements() -> Iterator[Session]:
+    """A session of which each statement is a transaction by itself, and not durable.
+
+    Raises DatabaseUnavailable.
+    """
+    with _typed_errors(), _crowd.joined(), _sessions().begin() as session:
+        _driver(session.connection()).begin_with([_FORGETTABLE], each=True)
         yield session
 
 
@@ -193,31 +209,58 @@ def refuse_unbound_role() -> None:
         session.connection()
 
 
+class Sole:
+    """What the one holder of a lock has of it: the connection that it is held by. For one thread."""
+
+    def __init__(self, holder: Connection) -> None:
+        self._holder = holder
+
+    def check(self) -> None:
+        """Raise DatabaseUnavailable where the lock was lost with its connection."""
+        with _typed_errors():
+            self.ask("SELECT 1")
+
+    def listen(self, channel: str) -> None:
+        """Be woken, from now on, by what is told on a channel of Postgres'."""
+        with _typed_errors():
+            self.ask(f"LISTEN {channel}")
+
+    def wait(self, seconds: float) -> None:
+        """Return once something was told, or after so long; raises DatabaseUnavailable."""
+        driver = _driver(self._holder)
+        try:
+            if not driver.notifies:
+                said = select.poll()
+                said.register(driver.fileno(), select.POLLIN)
+                said.poll(1000 * seconds)
+                driver.poll()
+        except psycopg2.OperationalError as error:
+            raise DatabaseUnavailable("The lock was lost with its connection.") from error
+        driver.notifies.clear()
+
+    def ask(self, question: str, **values: object) -> Any:
+        """The answer to a statement, with no transaction: that would last as long as the lock."""
+        _driver(self._holder).begin_with([], alone=True)
+        answer = self._holder.execute(text(question), values)
+        return answer.scalar() if answer.returns_rows else None
+
+
 @contextmanager
 def sole_holder(
     lock: int, stop: Event, on_wait: Callable[[], None] = lambda: None
-) -> Iterator[Callable[[], None]]:
+) -> Iterator[Sole]:
     """Hold an advisory lock that one process at a time can have; waits for it until `stop`.
 
     `on_wait` is called each second of the waiting.
-    Yields a function that raises DatabaseUnavailable where the lock was lost with its connection.
     """
     with _typed_errors(), engine().connect() as holder:
-
-        def ask(question: str) -> Any:  # with no transaction, which would last as long as the lock
-            _driver(holder).begin_with([], alone=True)
-            return holder.execute(text(question), {"lock": lock}).scalar()
-
-        def still_sole() -> None:
-            with _typed_errors():
-                ask("SELECT 1")
-
-        while not ask("SELECT pg_try_advisory_lock(:lock)"):
+        sole = Sole(holder)
+        while not sole.ask("SELECT pg_try_advisory_lock(:lock)", lock=lock):
             on_wait()
             if stop.wait(1):
                 break
         try:
-            yield still_sole
+            yield sole
         finally:
             # Not unlocked but closed: a connection that went back with the lock would keep it.
             holder.invalidate()

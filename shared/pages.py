@@ -169,8 +169,8 @@ _END = prepared.statement(
     assembling AS (
       INSERT INTO work (tenant, job_id, kind, queue, priority, page_no)
       SELECT tenant, id, '{WorkKind.ASSEMBLE}', '{WorkKind.ASSEMBLE}', priority, 0 FROM counted
-      WHERE are_all ON CONFLICT DO NOTHING)
-    SELECT count(*) = 1 FROM ended
+      WHERE are_all ON CONFLICT DO NOTHING RETURNING id)
+    SELECT count(*) = 1, (SELECT pg_notify('{work.BELL}', '') FROM assembling) FROM ended
     """,  # noqa: S608 - of our own words
     id="bigint",
     attempt="integer",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import TextClause, text
 
 _ASKED = re.compile(r"EXECUTE octavo_(\w+)")
-_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+_PARAMETER = re.compile(r"(?<!:):([a-z][a-z0-9_]*)")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from shared import prepared
 from shared.served import Served
 from shared.status import Lane
+from shared.work import BELL
 
 _PICK = prepared.statement(
     "pick",
@@ -104,12 +105,13 @@ def pick(
 
 
 _UNSEND = text(
-    """
+    f"""
     WITH unsent AS (
       SELECT id FROM work WHERE id = ANY(:ids) AND status = 'queued'
       ORDER BY id FOR NO KEY UPDATE)
     UPDATE work w SET sent_at = NULL FROM unsent WHERE w.id = unsent.id
-    """
+    RETURNING pg_notify('{BELL}', '')
+    """  # noqa: S608 - of our own words
 )
 
 

@@ -32,6 +32,9 @@ from shared.status import WorkKind, WorkStatus
 BROKER_PREFIX = "octavo:"
 """What the names of all lists in the broker begin with; the name of a queue follows."""
 
+BELL = "octavo_work"
+"""The channel on which the dispatcher hears, once it is committed, that work is there to be sent."""
+
 GIVES_WAY_SECONDS = 10
 """More than a page takes to be read, or a long job's next pages would come before a new job's."""
 
@@ -56,14 +59,24 @@ def recognise_queue(engine: str) -> str:
     return f"{WorkKind.RECOGNISE}.{engine}"
 
 
-_ADD = text(
-    """
-    INSERT INTO work (tenant, job_id, kind, queue, priority, page_no, turn_at)
-    SELECT :tenant, :job_id, :kind, :queue, :priority, page_no,
-      now() + make_interval(secs => :gives_way * (:behind + place - 1))
-    FROM unnest(CAST(:page_nos AS int[])) WITH ORDINALITY AS pages (page_no, place)
-    ON CONFLICT DO NOTHING
-    """
+_ADD = prepared.statement(
+    "add_work",
+    f"""
+    WITH added AS (
+      INSERT INTO work (tenant, job_id, kind, queue, priority, page_no, turn_at)
+      SELECT :tenant, :job_id, :kind, :queue, :priority, page_no,
+        now() + make_interval(secs => {GIVES_WAY_SECONDS} * (:behind + place - 1))
+      FROM unnest(:page_nos) WITH ORDINALITY AS pages (page_no, place)
+      ON CONFLICT DO NOTHING RETURNING id)
+    SELECT pg_notify('{BELL}', '') FROM added LIMIT 1
+    """,  # noqa: S608 - of our own words
+    tenant="uuid",
+    job_id="uuid",
+    kind="text",
+    queue="text",
+    priority="text",
+    page_nos="integer[]",
+    behind="integer",
 )
 
 
@@ -86,7 +99,6 @@ def add(
         "queue": recognise_queue(job.engine) if kind is WorkKind.RECOGNISE else kind,
         "priority": job.priority,
         "page_nos": list(page_nos),
-        "gives_way": GIVES_WAY_SECONDS,
         "behind": behind,
     }
     session.execute(_ADD, values)
@@ -246,14 +258,14 @@ def retry_later(
 _RESCUE = text(
     # It goes back to its place, for it has waited before: behind the queue of a busy platform it
     # would be forgotten for a second time. And it is due at once: the lease was pause enough.
-    """
+    f"""
     WITH overdue AS (
       SELECT id FROM work WHERE status = 'running' AND lease_until < now()
         AND failures + 1 < :max_failures ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
     UPDATE work w SET status = 'queued', sent_at = NULL, lease_until = NULL,
       failures = failures + 1
-    FROM overdue WHERE w.id = overdue.id RETURNING w.id
-    """
+    FROM overdue WHERE w.id = overdue.id RETURNING pg_notify('{BELL}', '')
+    """  # noqa: S608 - of our own words
 )
 
 
@@ -263,13 +275,14 @@ def rescue(session: Session) -> int:
 
 
 _RESEND = text(
-    """
+    f"""
     WITH lost AS (
       SELECT id FROM work WHERE status = 'queued'
         AND sent_at < now() - make_interval(secs => :resend)
       ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
-    UPDATE work w SET sent_at = NULL FROM lost WHERE w.id = lost.id RETURNING w.id
-    """
+    UPDATE work w SET sent_at = NULL FROM lost WHERE w.id = lost.id
+    RETURNING pg_notify('{BELL}', '')
+    """  # noqa: S608 - of our own words
 )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict, Unpack
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from shared import prepared
 from shared.config import settings
 from shared.models import NOW, Worker
 
@@ -65,16 +66,20 @@ def leave(session: Session, worker_id: str) -> None:
     session.execute(delete(Worker).where(Worker.id == worker_id))
 
 
+_LIVE_SLOTS = prepared.statement(
+    "live_slots",
+    """
+    SELECT queue, sum(slots) AS slots FROM workers CROSS JOIN unnest(queues) AS queue
+    WHERE last_seen_at > now() - make_interval(secs => :live) AND NOT draining GROUP BY queue
+    """,
+    live="float",
+)
+
+
 def live_slots(session: Session) -> dict[str, int]:
     """How many units each queue's live workers may hold at once."""
-    queue = func.unnest(Worker.queues).label("queue")
-    live = (
-        select(queue, Worker.slots)
-        .where(Worker.last_seen_at > func.now() - _live_interval(), ~Worker.draining)
-        .subquery()
-    )
-    query = select(live.c.queue, func.sum(live.c.slots)).group_by(live.c.queue)
-    return {name: int(slots) for name, slots in session.execute(query)}
+    rows = session.execute(_LIVE_SLOTS, {"live": 3 * settings().heartbeat_seconds})
+    return {row.queue: int(row.slots) for row in rows}
 
 
 def forget(session: Session) -> int:
@@ -85,10 +90,6 @@ def forget(session: Session) -> int:
         .returning(Worker.id)
     )
     return len(session.scalars(statement).all())
-
-
-def _live_interval() -> Any:
-    return _interval(3 * settings().heartbeat_seconds)
 
 
 def _interval(seconds: float) -> Any:

@@ -9,7 +9,7 @@ get its row. A thread of each sweeper; one of them works, the others stand by.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import structlog
@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from shared import orphans, storage
 from shared.config import settings
-from shared.db import sole_holder, transaction
+from shared.db import Sole, sole_holder, transaction
 from shared.errors import DependencyUnavailable
 from shared.models import NOW
 
@@ -34,8 +34,8 @@ def run(stop: threading.Event) -> None:
     """Collect now and then, until told to stop."""
     while not stop.is_set():
         try:
-            with sole_holder(ADVISORY_LOCK, stop) as still_sole:
-                _rounds(stop, still_sole)
+            with sole_holder(ADVISORY_LOCK, stop) as sole:
+                _rounds(stop, sole)
         except DependencyUnavailable as error:
             log.warning("collection_paused", detail=error.detail)
         except Exception:
@@ -44,15 +44,15 @@ def run(stop: threading.Event) -> None:
         stop.wait(BACK_OFF_SECONDS)
 
 
-def _rounds(stop: threading.Event, still_sole: Callable[[], None]) -> None:
+def _rounds(stop: threading.Event, sole: Sole) -> None:
     age = timedelta(hours=settings().orphan_hours)
     while not stop.is_set():
         for _ in collect(before=_now() - age):
             if stop.wait(REST_SECONDS):
                 return
-            still_sole()
+            sole.check()
         stop.wait(age.total_seconds() / ROUNDS)
-        still_sole()
+        sole.check()
 
 
 def _now() -> datetime:

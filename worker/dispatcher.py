@@ -19,9 +19,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from shared import crash_point, turns, workers
+from shared import crash_point, turns, work, workers
 from shared.config import settings
-from shared.db import sole_holder, transaction
+from shared.db import Sole, forgettable_statements, sole_holder, transaction
 from shared.errors import DependencyUnavailable
 from shared.served import Served
 from shared.status import Lane
@@ -35,6 +35,8 @@ WINDOW = 1.25
 BATCH_SHARE = 0.2
 """What of each window the batch lane keeps while it has due work."""
 SLOTS_READ_EVERY_SECONDS = 0.5
+IDLE_SECONDS = 0.25
+"""Nobody tells of work that comes due by itself, and what is told may be lost with a connection."""
 BACK_OFF_SECONDS = 0.5
 
 log = structlog.get_logger()
@@ -48,31 +50,37 @@ class Dispatcher:
         self._slots: dict[str, int] = {}
         self._served: defaultdict[str, Served] = defaultdict(Served)  # of each queue
         self._slots_read_at = -math.inf
+        self._some_wait = False  # after the last round, for room
         self._pulse = Pulse("dispatcher")
 
     def run(self, stop: threading.Event) -> None:
         """Send due work until told to stop."""
         while not stop.is_set():
             try:
-                with sole_holder(ADVISORY_LOCK, stop, self._pulse.stands_by) as still_sole:
-                    self._rounds(stop, still_sole)
+                with sole_holder(ADVISORY_LOCK, stop, self._pulse.stands_by) as sole:
+                    self._rounds(stop, sole)
             except DependencyUnavailable as error:
                 log.warning("dispatch_paused", detail=error.detail)
                 self._pulse.no_round()
                 stop.wait(BACK_OFF_SECONDS)
         self._pulse.stop()
 
-    def _rounds(self, stop: threading.Event, still_sole: Callable[[], None]) -> None:
-        """Rounds with pauses that grow while there is nothing to send, or no room for it."""
-        pause, longest = settings().dispatch_seconds, 4 * settings().dispatch_seconds
+    def _rounds(self, stop: threading.Event, sole: Sole) -> None:
+        """Rounds as work is told of, and with pauses that grow while none of it can be sent."""
+        sole.listen(work.BELL)
+        shortest, pause = settings().dispatch_seconds, 0.0
         while not stop.is_set():
             if self._slots_are_old():
-                still_sole()
+                sole.check()
                 self.read_slots()
-            # Also after a round that sent: a few messages at a time cost as much as many.
-            pause = settings().dispatch_seconds if self.round() else min(2 * pause, longest)
+            began = time.monotonic()
+            has_sent = self.round() > 0
             self._pulse.full_round()
-            stop.wait(pause)
+            longest = 4 * shortest if self._some_wait else IDLE_SECONDS
+            pause = shortest if has_sent else min(max(shortest, 2 * pause), longest)
+            sole.wait(pause)
+            # A few messages at a time cost as much as many.
+            stop.wait(max(0.0, began + shortest - time.monotonic()))
 
     def round(self) -> int:
         """Send what is due and fits into the windows; how much."""
@@ -89,10 +97,11 @@ class Dispatcher:
         with transaction(alone=True) as session:
             demand = turns.demand(session, list(self._slots))
         rooms = {queue: self._room(queue, demand[queue]) for queue in sorted(demand)}
+        self._some_wait = any(lane.is_due for lanes in demand.values() for lane in lanes.values())
         if not any(rooms.values()):
             return []
         # A mark that a crash of Postgres forgets costs a second message, of which one is answered.
-        with transaction(durable=False) as session:
+        with forgettable_statements() as session:
             return [
                 (queue, work_id)
                 for queue, room in rooms.items()

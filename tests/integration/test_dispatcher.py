@@ -3,19 +3,20 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import workers
+from shared import pages, turns, work, workers
 from shared.config import settings
 from shared.db import sole_holder, transaction
-from shared.errors import DependencyUnavailable
-from shared.status import Lane, WorkStatus
-from tests.factory import make_prepared
+from shared.errors import DatabaseUnavailable, DependencyUnavailable
+from shared.pages import Rendered
+from shared.status import Lane, WorkKind, WorkStatus
+from tests.factory import claimed, make_job, make_prepared, overdue, recognition, work_of
 from worker.dispatcher import ADVISORY_LOCK, Dispatcher
 
 QUEUE = "recognise.fake"
@@ -154,10 +155,10 @@ def test_one_dispatcher_works_and_another_stands_by() -> None:
         with sole_holder(ADVISORY_LOCK, stop):
             second_worked.set()
 
-    with sole_holder(ADVISORY_LOCK, stop) as still_sole:
+    with sole_holder(ADVISORY_LOCK, stop) as sole:
         second = threading.Thread(target=stand_by)
         second.start()
-        still_sole()
+        sole.check()
         assert not second_worked.wait(0.5)
 
     assert second_worked.wait(5)
@@ -201,3 +202,95 @@ def kinds() -> list[str]:
     """What the rows of the workers table are."""
     with transaction() as session:
         return list(session.execute(text("SELECT kind FROM workers")).scalars())
+
+
+def a_submission() -> Callable[[], None]:
+    def announce() -> None:
+        with transaction() as session:
+            make_job(session)
+
+    return announce
+
+
+def a_prepared_page() -> Callable[[], None]:
+    with transaction() as session:
+        job = make_job(session)
+        held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+        pages.begin(session, held, 1)
+
+    def announce() -> None:
+        with transaction() as session:
+            pages.add(session, held, [Rendered(1, "key", 100, 200)])
+
+    return announce
+
+
+def a_last_page() -> Callable[[], None]:
+    with transaction() as session:
+        _, [unit] = make_prepared(session, 1)
+        held = claimed(session, unit)
+
+    def announce() -> None:
+        with transaction(alone=True) as session:
+            pages.succeed(session, held, recognition())
+
+    return announce
+
+
+def a_lease_that_ran_out() -> Callable[[], None]:
+    with transaction() as session:
+        _, [unit] = make_prepared(session, 1)
+        claimed(session, unit)
+        overdue(session)
+    return lambda: during_a_transaction(work.rescue)
+
+
+def a_message_that_was_lost() -> Callable[[], None]:
+    prepared(1)
+    during_a_transaction(
+        lambda session: session.execute(text("UPDATE work SET sent_at = now() - interval '1 h'"))
+    )
+    return lambda: during_a_transaction(work.resend)
+
+
+def a_message_that_was_given_back() -> Callable[[], None]:
+    ids = prepared(1)
+    during_a_transaction(lambda session: session.execute(text("UPDATE work SET sent_at = now()")))
+    return lambda: during_a_transaction(lambda session: turns.unsend(session, ids))
+
+
+def during_a_transaction(do: Callable[[Session], object]) -> None:
+    with transaction() as session:
+        do(session)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        a_submission,
+        a_prepared_page,
+        a_last_page,
+        a_lease_that_ran_out,
+        a_message_that_was_lost,
+        a_message_that_was_given_back,
+    ],
+)
+def test_the_dispatcher_is_told_of(what: Callable[[], Callable[[], None]]) -> None:
+    announce = what()
+    with sole_holder(ADVISORY_LOCK, threading.Event()) as sole:
+        sole.listen(work.BELL)
+        announce()
+        began = time.monotonic()
+        sole.wait(20)
+        assert time.monotonic() - began < 10
+
+
+def test_who_holds_the_lock_hears_that_its_connection_died() -> None:
+    killed = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE objid = :lock"
+    with (
+        pytest.raises(DatabaseUnavailable),
+        sole_holder(ADVISORY_LOCK, threading.Event()) as sole,
+    ):
+        during_a_transaction(lambda session: session.execute(text(killed), {"lock": ADVISORY_LOCK}))
+        for _ in range(3):  # the server's last words come first
+            sole.wait(20)
