@@ -24,6 +24,8 @@ from shared.models import Job, Tombstone
 from worker.deserted import Deserted
 from worker.pulse import Pulse
 
+TIDY_SECONDS = 15.0
+
 log = structlog.get_logger()
 
 AFTER_AN_OUTAGE = float("inf")
@@ -36,6 +38,7 @@ class Sweeper:
     def __init__(self) -> None:
         self._rescue_from = AFTER_AN_OUTAGE
         self._was_away = True
+        self._tidy_from = 0.0
         self._deserted = Deserted()
         self._pulse = Pulse("sweeper")
 
@@ -49,14 +52,22 @@ class Sweeper:
     def round(self) -> int:
         """Do each step once; how much there was to do."""
         self._was_away = False
-        steps = [resend, end_overdue, self._let_stand, expire, purge, check_tombstones]
-        steps += [forget_keys, forget_glances, forget_workers, self._tell]
-        done = sum(self._guarded(step) for step in [*JUDGEMENTS, *steps])
+        steps = [*JUDGEMENTS, resend, end_overdue, self._let_stand, purge, self._tell]
+        done = sum(self._guarded(step) for step in steps) + self._tidy()
         if self._was_away:
             self._rescue_from = AFTER_AN_OUTAGE
         elif self._rescue_from == AFTER_AN_OUTAGE:
             # Every lease has run out, and every worker lives: they have time to say so.
             self._rescue_from = time.monotonic() + 2 * settings().heartbeat_seconds
+        return done
+
+    def _tidy(self) -> int:
+        """Now and then, and as long as there is some of it, do what is in no hurry."""
+        if time.monotonic() < self._tidy_from:
+            return 0
+        done = sum(self._guarded(step) for step in TIDYING)
+        if not done:
+            self._tidy_from = time.monotonic() + TIDY_SECONDS
         return done
 
     def _let_stand(self) -> int:
@@ -233,3 +244,6 @@ def forget_workers() -> int:
     """Take workers out of the table that were not seen for long."""
     with _answered() as session:
         return workers.forget(session)
+
+
+TIDYING = [expire, check_tombstones, forget_keys, forget_glances, forget_workers]
