@@ -70,7 +70,7 @@ def submit(
 ) -> Job:
     """A new job that reads a document which is in the store already."""
     kept = options.model_dump(mode="json", exclude={"password", "metadata"})
-    job = Job(
+    draft = Job(
         id=job_id,
         tenant=caller.tenant,
         options=JobOptions.model_validate(kept).model_dump(mode="json", exclude={"metadata"}),
@@ -84,7 +84,7 @@ def submit(
         sealed_password=_sealed(options),
         request_id=actor.request_id,
     )
-    jobs.create(session, job)
+    job = jobs.create(session, draft)
     facts = {"bytes": upload.bytes, "media_type": upload.media_type, "engine": job.engine}
     thing = jobs.public_id(job_id)
     audit.record(session, caller.tenant, actor, Action.JOB_CREATED, thing, **facts)
@@ -116,7 +116,7 @@ def retry(
     again = _again(old, chosen, good)
     if old.pages_total is not None and not again:
         raise NothingToRetry
-    job = Job(
+    draft = Job(
         id=job_id,
         tenant=old.tenant,
         options=old.options,
@@ -131,7 +131,7 @@ def retry(
         retry_of=old.id,
         request_id=actor.request_id,
     )
-    jobs.create(session, job)
+    job = jobs.create(session, draft)
     pages.reuse(session, old, job, sorted(good - again))
     facts = {"retry_of": jobs.public_id(old.id), "pages_reused": len(good - again)}
     audit.record(session, old.tenant, actor, Action.JOB_RETRIED, jobs.public_id(job_id), **facts)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-
-import httpx
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from deploy.local import Platform
 
@@ -19,19 +20,26 @@ BODY = b"%PDF-1.7\n" + os.urandom(1_000_000)
 
 def measure(platform: Platform, uploads: int) -> float:
     """Uploads a second by clients side by side. The workers stand still: only taking is measured."""
-    headers = {"Authorization": f"Bearer {platform.api_key}", "Content-Type": "application/pdf"}
+    waiting = [uploads // CLIENTS] * CLIENTS
     with (
         _standing_still(platform.pids()["cpu-worker"]),
-        httpx.Client(base_url=platform.url, headers=headers, timeout=60) as client,
         ThreadPoolExecutor(CLIENTS) as clients,
     ):
         began = time.perf_counter()
-        list(clients.map(lambda _: _upload(client), range(uploads)))
-        return uploads / (time.perf_counter() - began)
+        list(clients.map(lambda share: _upload(platform, share), waiting))
+        return sum(waiting) / (time.perf_counter() - began)
 
 
-def _upload(client: httpx.Client) -> None:
-    client.post("/v1/jobs", content=BODY).raise_for_status()
+def _upload(platform: Platform, times: int) -> None:
+    """Upload over one connection, with a client that costs next to nothing."""
+    headers = {"Authorization": f"Bearer {platform.api_key}", "Content-Type": "application/pdf"}
+    gateway = http.client.HTTPConnection(urlsplit(platform.url).netloc, timeout=60)
+    with closing(gateway):
+        for _ in range(times):
+            gateway.request("POST", "/v1/jobs", BODY, headers)
+            answer = gateway.getresponse()
+            said = answer.read()
+            assert answer.status == HTTPStatus.ACCEPTED, said
 
 
 @contextmanager

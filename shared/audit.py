@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
+
+from shared import prepared
 
 
 class Action(StrEnum):
@@ -45,11 +47,19 @@ class Actor:
 OPERATOR = Actor("operator")
 SWEEPER = Actor("sweeper")
 
-_RECORD = text(
+_RECORD = prepared.statement(
+    "record",
     """
     INSERT INTO audit (tenant, actor, action, object, request_id, address, facts)
     VALUES (:tenant, :actor, :action, :object, :request_id, :address, :facts)
-    """
+    """,
+    tenant="uuid",
+    actor="text",
+    action="text",
+    object="text",
+    request_id="text",
+    address="text",
+    facts="jsonb",
 ).bindparams(bindparam("facts", type_=JSONB))
 
 

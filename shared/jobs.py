@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import set_committed_value
 
 from shared import audit, prepared, work
 from shared.audit import SWEEPER, Action
@@ -49,16 +49,60 @@ def parse_id(public: str) -> UUID:
         raise NotFound from error
 
 
-def create(session: Session, job: Job) -> None:
-    """Insert a job, due to end in time, with the work to prepare it."""
-    lasts = timedelta(hours=settings().job_hours)
-    deadline: Any = NOW + lasts
-    job.deadline_at = deadline
-    session.add(job)
-    session.flush()
-    # Both times are its transaction's: to read this one back would cost a round trip.
-    set_committed_value(job, "deadline_at", job.created_at + lasts)
-    work.add(session, job, WorkKind.PREPARE)
+_CREATE = prepared.statement(
+    "create_job",
+    f"""
+    WITH job AS (
+      INSERT INTO jobs (id, tenant, options, engine, priority, metadata, source_name,
+        source_media_type, source_bytes, source_sha256, sealed_password, retry_of, request_id,
+        deadline_at)
+      VALUES (:id, :tenant, :options, :engine, :priority, :metadata, :source_name,
+        :source_media_type, :source_bytes, :source_sha256, :sealed_password, :retry_of,
+        :request_id, now() + make_interval(secs => :lasts))
+      RETURNING *),
+    preparing AS (
+      INSERT INTO work (tenant, job_id, kind, queue, priority)
+      SELECT tenant, id, '{WorkKind.PREPARE}', '{WorkKind.PREPARE}', priority FROM job
+      RETURNING pg_notify('{work.BELL}', ''))
+    SELECT job.* FROM job, preparing
+    """,  # noqa: S608 - of our own words
+    id="uuid",
+    tenant="uuid",
+    options="jsonb",
+    engine="text",
+    priority="text",
+    metadata="jsonb",
+    source_name="text",
+    source_media_type="text",
+    source_bytes="bigint",
+    source_sha256="text",
+    sealed_password="bytea",  # noqa: S106 - a type
+    retry_of="uuid",
+    request_id="text",
+    lasts="float",
+).bindparams(bindparam("options", type_=JSONB), bindparam("metadata", type_=JSONB))
+
+
+def create(session: Session, draft: Job) -> Job:
+    """The job that a draft becomes, due to end in time, with the work to prepare it."""
+    values = {
+        "id": draft.id,
+        "tenant": draft.tenant,
+        "options": draft.options,
+        "engine": draft.engine,
+        "priority": draft.priority,
+        "metadata": draft.user_metadata,
+        "source_name": draft.source_name,
+        "source_media_type": draft.source_media_type,
+        "source_bytes": draft.source_bytes,
+        "source_sha256": draft.source_sha256,
+        "sealed_password": draft.sealed_password,
+        "retry_of": draft.retry_of,
+        "request_id": draft.request_id,
+        "lasts": 3600 * settings().job_hours,
+    }
+    made: Job = session.scalars(select(Job).from_statement(_CREATE), values).one()
+    return made
 
 
 def usage(job: Job) -> Usage:

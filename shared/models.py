@@ -172,8 +172,6 @@ class Job(Model):
         Index("jobs_to_expire", "expires_at", postgresql_where="expires_at IS NOT NULL"),
         Index("jobs_deleted", "deleted_at", postgresql_where="deleted_at IS NOT NULL"),
     )
-    # What the database fills in comes back with the INSERT; an answer needs all of it.
-    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - as SQLAlchemy wants it
 
 
 class Page(Model):

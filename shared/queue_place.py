@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from shared import prepared
 from shared.models import Job
 from shared.work import recognise_queue
 
@@ -23,7 +23,14 @@ class Place:
 
 
 # Of all tenants' work no more than these two counts: row-level security has a door for them.
-_FIND = text("SELECT jobs_ahead, pages_ahead FROM octavo_queue_place(:lane, :since, :pages, :most)")
+_FIND = prepared.statement(
+    "queue_place",
+    "SELECT jobs_ahead, pages_ahead FROM octavo_queue_place(:lane, :since, :pages, :most)",
+    lane="text",
+    since="timestamptz",
+    pages="text",
+    most="integer",
+)
 
 
 def find(session: Session, job: Job) -> Place:

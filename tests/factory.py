@@ -28,7 +28,7 @@ def authorization(*scopes: str) -> dict[str, str]:
 
 def make_job(session: Session, tenant: UUID | None = None, **values: Any) -> Job:
     """A job that waits to be prepared."""
-    job = Job(
+    draft = Job(
         **{
             "id": uuid4(),
             "tenant": tenant or make_tenant(session),
@@ -44,8 +44,7 @@ def make_job(session: Session, tenant: UUID | None = None, **values: Any) -> Job
         }
         | values
     )
-    jobs.create(session, job)
-    return job
+    return jobs.create(session, draft)
 
 
 def make_prepared(session: Session, page_count: int, **values: Any) -> tuple[Job, list[Work]]:
