@@ -3,6 +3,8 @@
 Everything that belongs to a job lies under one prefix, `TENANT/JOB/`, so that deleting a job is
 deleting a prefix. What an attempt of some work writes has the attempt in its key: a late writer
 cannot overwrite what the owner wrote.
+
+Objects are put and read by obstore, all else is asked of the bucket by boto3: see `shared/s3.py`.
 """
 
 from __future__ import annotations
@@ -14,22 +16,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
-import boto3
-import botocore.session
-from botocore.config import Config
+import obstore
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.handlers import add_expect_header
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
+from shared import s3
 from shared.config import settings
 from shared.errors import DependencyUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+    from obstore import Attributes
+    from obstore.store import S3Store
 
 PART_BYTES = 8 * 1024**2
 """Size of a part of a multipart upload; smaller objects are put at once."""
@@ -39,63 +41,9 @@ LISTED = 1000
 
 _MISSING = {"NoSuchKey", "NoSuchUpload", "404", "NotFound"}
 
-CLIENT_ERRORS = (BotoCoreError, ClientError)
-"""What a client raises of its own."""
-
 
 class ObjectMissing(Exception):
     """There is no object under the key."""
-
-
-def client(
-    *,
-    url: str,
-    region: str,
-    access_key: str,
-    secret_key: str,
-    connect_seconds: float = 2,
-    read_seconds: float = 10,
-    attempts: int = 3,
-    connections: int = 400,  # kept open, so at least one a thread: dropping them costs more
-) -> S3Client:
-    """An S3 client; may be used by many threads at once."""
-    session = botocore.session.get_session()
-    # Its own parser of dates tries every way to write them, on every answer.
-    parsers = session.get_component("response_parser_factory")
-    parsers.set_parser_defaults(timestamp_parser=_moment)
-    made = boto3.Session(botocore_session=session).client(
-        "s3",
-        endpoint_url=url,
-        aws_access_key_id=access_key,
-        aws_secret_access_key=secret_key,
-        region_name=region,
-        config=Config(
-            signature_version="s3v4",  # without it a presigned length is not enforced
-            s3={
-                "addressing_style": "path",
-                # No hash of the body in the signature: it would be the third of the same bytes.
-                # TLS guards them on their way, and whoever reads a document checks its SHA-256.
-                "payload_signing_enabled": False,
-            },
-            connect_timeout=connect_seconds,
-            read_timeout=read_seconds,
-            retries={"total_max_attempts": attempts, "mode": "standard"},
-            max_pool_connections=connections,
-            user_agent="octavo",  # else it is put together for every request
-            # Checksums that S3 alone knows break other servers.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-    # No «Expect: 100-continue», which costs a round trip a PUT. And where a server dies within that
-    # answer, botocore 1.44 waits for the rest of it in a loop that nothing ends.
-    made.meta.events.unregister("before-call.s3", add_expect_header)
-    return made
-
-
-def _moment(said: str) -> datetime:
-    """A time as S3 writes it: by RFC 9110 in headers, by ISO 8601 in bodies."""
-    return parsedate_to_datetime(said) if "," in said else datetime.fromisoformat(said)
 
 
 def job_prefix(tenant: UUID, job_id: UUID) -> str:
@@ -164,22 +112,23 @@ def make_bucket(of: S3Client | None = None, name: str | None = None) -> None:
 
 def put(key: str, body: bytes, media_type: str = "application/octet-stream") -> None:
     """Store `body` whole under `key`."""
-    with typed_errors():
-        store().put_object(Bucket=_bucket(), Key=key, Body=body, ContentType=media_type)
+    attributes: Attributes = {"Content-Type": media_type}
+    try:
+        with typed_errors():
+            obstore.put(_objects(), key, body, attributes=attributes, use_multipart=False)
+    except ObjectMissing as error:  # what is missing is the bucket
+        raise DependencyUnavailable(_REFUSED, retry_after_seconds=5) from error
 
 
 def get(key: str) -> bytes:
     """The bytes under `key`; raises ObjectMissing."""
     with typed_errors():
-        answer = store().get_object(Bucket=_bucket(), Key=key)
-        return answer["Body"].read()
+        return bytes(obstore.get(_objects(), key).bytes())
 
 
 def stream(key: str) -> Iterator[bytes]:
     """The bytes under `key` in pieces; raises ObjectMissing before the first."""
-    with typed_errors():
-        body = store().get_object(Bucket=_bucket(), Key=key)["Body"]
-    return body.iter_chunks(256 * 1024)
+    return _pieces(key, 256 * 1024)
 
 
 def download(key: str, file: IO[bytes], *, on_piece: Callable[[], None]) -> str:
@@ -188,12 +137,22 @@ def download(key: str, file: IO[bytes], *, on_piece: Callable[[], None]) -> str:
     `on_piece` hears of every megabyte.
     """
     digest = hashlib.sha256()
-    with typed_errors():
-        for piece in store().get_object(Bucket=_bucket(), Key=key)["Body"].iter_chunks(1024**2):
-            digest.update(piece)
-            file.write(piece)
-            on_piece()
+    for piece in _pieces(key, 1024**2):
+        digest.update(piece)
+        file.write(piece)
+        on_piece()
     return digest.hexdigest()
+
+
+def _pieces(key: str, least_bytes: int) -> Iterator[bytes]:
+    with typed_errors():
+        found = obstore.get(_objects(), key)
+
+    def pieces() -> Iterator[bytes]:
+        with typed_errors():
+            yield from map(bytes, found.stream(min_chunk_size=least_bytes))
+
+    return pieces()
 
 
 def copy(source: str, target: str) -> None:
@@ -324,9 +283,22 @@ class Writer:
 def store() -> S3Client:
     """The client of the platform's own store; what it raises is for `typed_errors`."""
     where = settings()
-    return client(
+    return s3.client(
         url=where.store_url,
         region=where.store_region,
+        access_key=where.store_access_key.get_secret_value(),
+        secret_key=where.store_secret_key.get_secret_value(),
+    )
+
+
+@functools.cache
+def _objects() -> S3Store:
+    """The objects of the platform's own store."""
+    where = settings()
+    return s3.objects(
+        url=where.store_url,
+        region=where.store_region,
+        bucket=where.store_bucket,
         access_key=where.store_access_key.get_secret_value(),
         secret_key=where.store_secret_key.get_secret_value(),
     )
@@ -336,15 +308,22 @@ def _bucket() -> str:
     return settings().store_bucket
 
 
+_REFUSED = "The object store refused."
+
+
 @contextmanager
 def typed_errors() -> Iterator[None]:
-    """Turn what the store's client raises into what callers act on."""
+    """Turn what the clients of the store raise into what callers act on."""
     try:
         yield
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in _MISSING:
             raise ObjectMissing from error
-        raise DependencyUnavailable("The object store refused.", retry_after_seconds=5) from error
-    except BotoCoreError as error:
+        raise DependencyUnavailable(_REFUSED, retry_after_seconds=5) from error
+    except FileNotFoundError as error:
+        raise ObjectMissing from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise DependencyUnavailable(_REFUSED, retry_after_seconds=5) from error
+    except (BotoCoreError, BaseError) as error:
         message = "The object store does not answer."
         raise DependencyUnavailable(message, retry_after_seconds=5) from error

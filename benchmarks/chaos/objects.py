@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from shared import storage
+from shared import s3, storage
 from shared.formats import Format
 
 _SOURCES = text("SELECT tenant, id FROM jobs WHERE status <> 'expired'")
@@ -50,7 +50,7 @@ def compare(connection: Connection, stored: frozenset[str]) -> Objects:
 
 def stored(environment: Mapping[str, str]) -> frozenset[str]:
     """All keys of the bucket that a platform's settings name."""
-    client = storage.client(
+    client = s3.client(
         url=environment["OCTAVO_STORE_URL"],
         region=environment.get("OCTAVO_STORE_REGION", "us-east-1"),
         access_key=environment["OCTAVO_STORE_ACCESS_KEY"],

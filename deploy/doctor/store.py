@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from deploy.doctor.finding import Finding, failure, warning, well
-from shared import storage
+from shared import s3
 from shared.config import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _OTHER = "use a store that keeps to S3 in this; SeaweedFS 4.48 does"
 
 def check(settings: Settings) -> Iterator[Finding]:
     """Reach it, then write, read and delete as the platform does, below a prefix of its own."""
-    store = storage.client(
+    store = s3.client(
         url=settings.store_url,
         region=settings.store_region,
         access_key=settings.store_access_key.get_secret_value(),
@@ -40,7 +40,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     )
     try:
         answer = store.head_bucket(Bucket=settings.store_bucket)
-    except storage.CLIENT_ERRORS as error:
+    except s3.CLIENT_ERRORS as error:
         yield failure("store", _said(error), mend=_MENDS.get(_code(error), _START))
         return
     yield well("store", f"the bucket {settings.store_bucket} answers")
@@ -82,7 +82,7 @@ def _multipart(store: S3Client, bucket: str, key: str) -> str:
 
 def _conditional(store: S3Client, bucket: str, key: str) -> str:
     store.put_object(Bucket=bucket, Key=key, Body=b"first", IfNoneMatch="*")
-    with suppress(*storage.CLIENT_ERRORS):
+    with suppress(*s3.CLIENT_ERRORS):
         store.put_object(Bucket=bucket, Key=key, Body=b"second", IfNoneMatch="*")
         return "a second writer overwrites what must be written once"
     kept = store.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -102,10 +102,10 @@ def _probed(
     key = f"{PREFIX}{uuid4().hex}"
     try:
         wrong = probe(store, bucket, key)
-    except storage.CLIENT_ERRORS as error:
+    except s3.CLIENT_ERRORS as error:
         wrong = _said(error)
     finally:
-        with suppress(*storage.CLIENT_ERRORS):
+        with suppress(*s3.CLIENT_ERRORS):
             store.delete_object(Bucket=bucket, Key=key)
     return failure(part, wrong, mend=_OTHER) if wrong else well(part, "as the platform needs them")
 

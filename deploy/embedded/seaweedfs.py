@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from deploy.embedded import package, ports
 from deploy.embedded.ports import HOST
 from deploy.embedded.service import Launch, Service
-from shared import storage
+from shared import s3, storage
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,7 +33,7 @@ class SeaweedFS(Service):
 
     name = "seaweedfs"
     port_count = 2 * len(PARTS)
-    client_errors = storage.CLIENT_ERRORS
+    client_errors = s3.CLIENT_ERRORS
 
     @property
     def url(self) -> str:
@@ -135,7 +135,7 @@ class SeaweedFS(Service):
 
 @functools.cache  # making a client takes as long as the server's own restart
 def _client(url: str, access_key: str, secret_key: str) -> S3Client:
-    return storage.client(
+    return s3.client(
         url=url,
         region=REGION,
         access_key=access_key,

@@ -30,7 +30,7 @@ import pytest
 
 from deploy.embedded import ports
 from deploy.embedded.services import Services
-from shared import storage
+from shared import s3, storage
 from shared.crash_point import POINTS
 from tests import documents
 
@@ -233,7 +233,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
 
 
 def _bucket(environment: dict[str, str]) -> Any:
-    return storage.client(
+    return s3.client(
         url=environment["OCTAVO_STORE_URL"],
         region="us-east-1",
         access_key=environment["OCTAVO_STORE_ACCESS_KEY"],

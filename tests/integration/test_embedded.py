@@ -17,7 +17,7 @@ import redis
 from deploy.embedded import ports, seaweedfs
 from deploy.embedded.services import Services
 from deploy.embedded.settings import Settings
-from shared import storage
+from shared import s3
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def cursor(services: Services) -> Iterator[psycopg2.extensions.cursor]:
 
 def test_what_was_stored_survives_a_kill_of_every_server(services: Services) -> None:
     environment = services.environment()
-    store = storage.client(
+    store = s3.client(
         url=environment["OCTAVO_STORE_URL"],
         region="us-east-1",
         access_key=environment["OCTAVO_STORE_ACCESS_KEY"],
@@ -89,7 +89,7 @@ def test_whoever_comes_later_finds_the_servers_that_run(services: Services) -> N
 
 def test_the_store_is_empty_after_a_probe(services: Services, tmp_path: Path) -> None:
     environment = services.environment()
-    store = storage.client(
+    store = s3.client(
         url=environment["OCTAVO_STORE_URL"],
         region="us-east-1",
         access_key=environment["OCTAVO_STORE_ACCESS_KEY"],

@@ -20,8 +20,9 @@ MAY_IMPORT = {
 
 # Where each library may be imported; a path ending in / means everything below it.
 ONLY_IN = {
-    "boto3": ("shared/storage.py",),
-    "botocore": ("shared/storage.py",),
+    "boto3": ("shared/s3.py",),
+    "botocore": ("shared/s3.py", "shared/storage.py"),
+    "obstore": ("shared/s3.py", "shared/storage.py"),
     "celery": ("worker/app.py", "worker/run.py", "worker/tasks/", "worker/dispatcher.py"),
     "kombu": ("worker/app.py", "worker/broker.py", "worker/dispatcher.py"),
     "fastapi": ("api/",),
