@@ -68,7 +68,7 @@ class Dispatcher:
     def _rounds(self, stop: threading.Event, sole: Sole) -> None:
         """Rounds as work is told of, and with pauses that grow while none of it can be sent."""
         sole.listen(work.BELL)
-        shortest, pause = settings().dispatch_seconds, 0.0
+        shortest = pause = settings().dispatch_seconds
         while not stop.is_set():
             if self._slots_are_old():
                 sole.check()
@@ -76,9 +76,8 @@ class Dispatcher:
             began = time.monotonic()
             has_sent = self.round() > 0
             self._pulse.full_round()
-            longest = 4 * shortest if self._some_wait else IDLE_SECONDS
-            pause = shortest if has_sent else min(max(shortest, 2 * pause), longest)
-            sole.wait(pause)
+            pause = shortest if has_sent else min(2 * pause, 4 * shortest)
+            sole.wait(pause if self._some_wait else IDLE_SECONDS)
             # A few messages at a time cost as much as many.
             stop.wait(max(0.0, began + shortest - time.monotonic()))
 
@@ -96,23 +95,20 @@ class Dispatcher:
             return []
         with transaction(alone=True) as session:
             demand = turns.demand(session, list(self._slots))
-        rooms = {queue: self._room(queue, demand[queue]) for queue in sorted(demand)}
-        self._some_wait = any(lane.is_due for lanes in demand.values() for lane in lanes.values())
-        if not any(rooms.values()):
-            return []
-        # A mark that a crash of Postgres forgets costs a second message, of which one is answered.
-        with forgettable_statements() as session:
-            return [
-                (queue, work_id)
-                for queue, room in rooms.items()
-                if room
-                for work_id in self._fill(session, queue, demand[queue], room)
-            ]
+        due = {queue: demand[queue] for queue in sorted(demand) if _is_due(demand[queue])}
+        room = {queue: self._room(queue, due[queue]) for queue in due}
+        marked: dict[str, list[int]] = {}
+        if any(room.values()):
+            # What a crash of Postgres forgets costs a second message, of which one is answered.
+            with forgettable_statements() as session:
+                marked = {
+                    queue: self._fill(session, queue, due[queue], room[queue]) for queue in due
+                }
+        self._some_wait = any(len(marked.get(queue, ())) == room[queue] for queue in due)
+        return [(queue, work_id) for queue, ids in marked.items() for work_id in ids]
 
     def _room(self, queue: str, demand: dict[Lane, Demand]) -> int:
-        """How much of a queue can be sent now; none where none is due."""
-        if not any(lane.is_due for lane in demand.values()):
-            return 0
+        """How much of a queue can be sent now."""
         return max(0, self._window(queue) - sum(lane.busy for lane in demand.values()))
 
     def _window(self, queue: str) -> int:
@@ -136,6 +132,10 @@ class Dispatcher:
             live = workers.live_slots(session)
         self._slots = {queue: live[queue] for queue in live if queue in self._queues}
         self._slots_read_at = time.monotonic()
+
+
+def _is_due(demand: dict[Lane, Demand]) -> bool:
+    return any(lane.is_due for lane in demand.values())
 
 
 def _pick(
