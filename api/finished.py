@@ -33,4 +33,6 @@ def absence(job: Job, page_no: int) -> OctavoError:
 
 def _may_come(job: Job, page_no: int) -> bool:
     """Whether a page that is not finished may still become so."""
-    return job.pages_total is None or page_no in jobs.chosen_pages(job)
+    if job.source_pages is None:
+        return True
+    return page_no in jobs.chosen_pages(job.options, job.source_pages)

@@ -149,7 +149,7 @@ def _again(old: Job, chosen: str, good: set[int]) -> set[int]:
     """The pages of `old` that are to be read again."""
     if old.source_pages is None:
         return set()
-    everything = set(jobs.chosen_pages(old))
+    everything = set(jobs.chosen_pages(old.options, old.source_pages))
     if chosen == "all":
         return everything
     if chosen == "failed":

@@ -25,7 +25,6 @@ POINTS = (
     # Workers
     "prepare-claimed",
     "prepare-stored",  # the images of a window of pages are; their rows are not there
-    "prepare-uncommitted",
     "prepare-committed",  # its message is not acknowledged, nor is any below
     "recognise-claimed",
     "recognise-read",  # the engine has answered
@@ -33,7 +32,6 @@ POINTS = (
     "recognise-committed",
     "assemble-claimed",
     "assemble-stored",  # the result, in all formats
-    "assemble-uncommitted",
     "assemble-committed",
     # The sweeper
     "purge-emptied",  # the objects of a deleted job are gone, its rows are there

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, select, text, update
@@ -133,13 +133,15 @@ def outcome(job: Job) -> JobStatus:
     return JobStatus.PARTIALLY_SUCCEEDED if job.pages_succeeded else JobStatus.FAILED
 
 
-def chosen_pages(job: Job) -> list[int]:
-    """The numbers of the pages that an opened job reads; raises InvalidPageRange for none."""
-    assert job.source_pages is not None
-    chosen = job.options.get("pages")
+def chosen_pages(options: dict[str, Any], source_pages: int) -> list[int]:
+    """The numbers of the pages that a job with these options reads of a document of so many.
+
+    Raises InvalidPageRange where that is none.
+    """
+    chosen = options.get("pages")
     if chosen is None:
-        return list(range(1, job.source_pages + 1))
-    return PageRange.parse(chosen).select(job.source_pages)
+        return list(range(1, source_pages + 1))
+    return PageRange.parse(chosen).select(source_pages)
 
 
 def get(session: Session, tenant: UUID, job_id: UUID) -> Job:
@@ -211,24 +213,37 @@ def lock(session: Session, job_id: UUID) -> Job | None:
     return session.scalars(query).one_or_none()
 
 
-def start(session: Session, held: Claim) -> Job | None:
-    """The job of claimed prepare work, now running; None where it has ended meanwhile."""
-    job = lock(session, held.job_id)
-    if job is None or job.status.is_final or not work.is_mine(session, held):
-        return None
-    if job.status is JobStatus.QUEUED:
-        job.status, job.started_at = JobStatus.RUNNING, NOW
-    return job
+_FINISH = prepared.statement(
+    "finish_job",
+    """
+    WITH job AS (SELECT id FROM jobs WHERE id = :job_id FOR NO KEY UPDATE),
+    ended AS (
+      UPDATE work SET status = 'succeeded', error = NULL, lease_until = NULL FROM job
+      WHERE work.id = :id AND work.attempt = :attempt AND work.status = 'running'
+      RETURNING work.job_id)
+    UPDATE jobs SET status = :status, finished_at = now(),
+      expires_at = now() + make_interval(secs => :kept), sealed_password = NULL,
+      result_attempt = :attempt
+    FROM ended WHERE jobs.id = ended.job_id RETURNING jobs.id
+    """,
+    id="bigint",
+    attempt="integer",
+    job_id="uuid",
+    status="text",
+    kept="float",
+)
 
 
-def finish(session: Session, held: Claim) -> bool:
+def finish(session: Session, held: Claim, status: JobStatus) -> bool:
     """End a job whose result this attempt has stored; False where the claim is lost."""
-    job = lock(session, held.job_id)
-    if job is None or not work.end(session, held, WorkStatus.SUCCEEDED):
-        return False
-    _end(job, outcome(job), None)
-    job.result_attempt = held.attempt
-    return True
+    values = {
+        "id": held.id,
+        "attempt": held.attempt,
+        "job_id": held.job_id,
+        "status": status,
+        "kept": timedelta(days=settings().result_days).total_seconds(),
+    }
+    return session.execute(_FINISH, values).first() is not None
 
 
 def fail(session: Session, held: Claim, error: OctavoError) -> bool:

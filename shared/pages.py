@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, func, select, text
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy import Row, bindparam, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from shared import jobs, prepared, storage, work
@@ -39,20 +39,27 @@ class Rendered:
     height: int | None = None
     error: OctavoError | None = None
 
+    def facts(self) -> dict[str, Any]:
+        """The page as JSON."""
+        return {
+            "page_no": self.page_no,
+            "image_key": self.image_key,
+            "width": self.width,
+            "height": self.height,
+            "error": self.error.facts() if self.error else None,
+        }
 
-def known(session: Session, job_id: UUID) -> set[int]:
-    """The numbers of the pages that prepare is done with."""
-    return set(session.scalars(select(Page.page_no).where(Page.job_id == job_id)))
 
-
-def unread(session: Session, job_id: UUID) -> int:
-    """How many known pages of a job are not final."""
-    query = select(func.count()).where(
-        Work.job_id == job_id,
-        Work.kind == WorkKind.RECOGNISE,
-        Work.status.in_((WorkStatus.QUEUED, WorkStatus.RUNNING)),
-    )
-    return session.execute(query).scalar_one()
+_HELD = """
+    job AS (
+      SELECT id, tenant, engine, priority FROM jobs
+      WHERE id = :job_id AND status IN ('queued', 'running') FOR NO KEY UPDATE),
+    held AS (
+      SELECT work.id, job.id AS job_id, job.tenant, job.engine, job.priority FROM work, job
+      WHERE work.id = :id AND work.attempt = :attempt AND work.status = 'running'
+      FOR NO KEY UPDATE OF work)
+"""
+"""The claim of prepare, where it still holds, with its job: locked both, the job first."""
 
 
 def numbers(session: Session, job_id: UUID, status: WorkStatus) -> list[int]:
@@ -65,53 +72,143 @@ def numbers(session: Session, job_id: UUID, status: WorkStatus) -> list[int]:
     return list(session.scalars(query))
 
 
-def begin(session: Session, held: Claim, source_pages: int) -> Job | None:
+@dataclass(frozen=True)
+class Begun:
+    """What prepare has before it."""
+
+    missing: list[int]
+    """The pages that are still to be rendered, in order."""
+    unread: int
+    """How many of those that are there already are not final."""
+
+
+_BEGIN = prepared.statement(
+    "begin_pages",
+    f"""
+    WITH {_HELD}
+    UPDATE jobs SET status = 'running', started_at = coalesce(started_at, now()),
+      source_pages = coalesce(source_pages, :source_pages),
+      pages_total = coalesce(pages_total, :pages_total),
+      warnings = CASE WHEN pages_total IS NULL THEN warnings || :warnings ELSE warnings END
+    FROM held WHERE jobs.id = held.job_id
+    RETURNING ARRAY(SELECT page_no FROM pages WHERE pages.job_id = jobs.id) AS known,
+      (SELECT count(*) FROM work WHERE work.job_id = jobs.id
+         AND kind = '{WorkKind.RECOGNISE}' AND work.status IN ('queued', 'running')) AS unread
+    """,  # noqa: S608 - of our own words
+    id="bigint",
+    attempt="integer",
+    job_id="uuid",
+    source_pages="integer",
+    pages_total="integer",
+    warnings="text[]",
+)
+
+
+def begin(session: Session, held: Claim, job: Job, source_pages: int) -> Begun | None:
     """Write down how many pages a job has, before the first of them; None: the claim is lost.
 
-    Raises InvalidPageRange where the job's range chooses none of them.
+    One statement. Raises InvalidPageRange where the job's range chooses none of them.
     """
-    job = jobs.start(session, held)
-    if job is not None and job.pages_total is None:
-        job.source_pages = source_pages
-        job.pages_total = len(jobs.chosen_pages(job))
-        job.warnings = [*job.warnings, *_dropped(job)]
-    return job
+    source_pages = job.source_pages or source_pages
+    chosen = jobs.chosen_pages(job.options, source_pages)
+    values = {
+        "id": held.id,
+        "attempt": held.attempt,
+        "job_id": held.job_id,
+        "source_pages": source_pages,
+        "pages_total": len(chosen),
+        "warnings": _dropped(job.options, source_pages),
+    }
+    row = session.execute(_BEGIN, values).one_or_none()
+    if row is None:
+        return None
+    known = set(row.known)
+    return Begun([page_no for page_no in chosen if page_no not in known], row.unread)
 
 
-def add(session: Session, held: Claim, rendered: Sequence[Rendered], *, behind: int = 0) -> bool:
+_ADD = prepared.statement(
+    "add_pages",
+    f"""
+    WITH {_HELD},
+    rendered AS (
+      SELECT * FROM jsonb_to_recordset(:rendered)
+        AS page (page_no int, image_key text, width int, height int, error jsonb)),
+    kept AS (
+      INSERT INTO pages (job_id, page_no, tenant, image_key, width, height)
+      SELECT job_id, page_no, tenant, image_key, width, height FROM held, rendered
+      ON CONFLICT DO NOTHING),
+    added AS (
+      INSERT INTO work (tenant, job_id, kind, queue, priority, page_no, status, error, turn_at)
+      SELECT tenant, job_id, '{WorkKind.RECOGNISE}', '{work.recognise_queue("")}' || engine,
+        priority, page_no, CASE WHEN error IS NULL THEN 'queued' ELSE 'failed' END, error,
+        now() + make_interval(secs => :gives_way * (:behind - 1
+          + row_number() OVER (ORDER BY page_no)))
+      FROM held, rendered
+      ON CONFLICT DO NOTHING RETURNING status),
+    failed AS (SELECT count(*) AS pages FROM added WHERE status = 'failed'),
+    counted AS (
+      UPDATE jobs SET pages_failed = pages_failed + failed.pages
+      FROM held, failed WHERE jobs.id = held.job_id AND failed.pages > 0
+      RETURNING pages_succeeded + pages_failed = pages_total AS are_all),
+    assembling AS (
+      INSERT INTO work (tenant, job_id, kind, queue, priority)
+      SELECT tenant, job_id, '{WorkKind.ASSEMBLE}', '{WorkKind.ASSEMBLE}', priority
+      FROM held, counted WHERE are_all ON CONFLICT DO NOTHING RETURNING id),
+    ended AS (
+      UPDATE work SET status = :ends_as, error = :error, lease_until = NULL FROM held
+      WHERE work.id = held.id AND :ends_as IS NOT NULL)
+    SELECT count(*) = 1, (SELECT pg_notify('{work.BELL}', '') FROM (
+        SELECT FROM added WHERE status = 'queued' UNION ALL SELECT FROM assembling) AS due LIMIT 1)
+    FROM held
+    """,  # noqa: S608 - of our own words
+    id="bigint",
+    attempt="integer",
+    job_id="uuid",
+    rendered="jsonb",
+    behind="integer",
+    gives_way="float",
+    ends_as="text",
+    error="jsonb",
+).bindparams(bindparam("rendered", type_=JSONB), bindparam("error", type_=JSONB(none_as_null=True)))
+
+
+def add(
+    session: Session,
+    held: Claim,
+    rendered: Sequence[Rendered],
+    *,
+    behind: int = 0,
+    ends_as: WorkStatus | None = None,
+    error: OctavoError | None = None,
+) -> bool:
     """Insert pages with the work to recognise them; False where the claim of prepare is lost.
 
-    `behind` is how many unread pages of the job are there before these. Pages that are there
-    already, from an earlier attempt, stay as they are.
+    One statement. `behind` is how many unread pages of the job are there before these. Pages that
+    are there already, from an earlier attempt, stay as they are. With the last of them prepare
+    `ends_as` it says, because of an `error` where it has one.
     """
-    job = jobs.start(session, held)
-    if job is None:
-        return False
-    fresh = _insert(session, job, rendered)
-    failed = [page for page in rendered if page.error is not None and page.page_no in fresh]
-    for page in failed:
-        work.add_ended(session, job, page.page_no, WorkStatus.FAILED, page.error)
-    good = [page.page_no for page in rendered if page.error is None and page.page_no in fresh]
-    work.add(session, job, WorkKind.RECOGNISE, good, behind=behind)
-    if failed:
-        _count_failed(session, job, len(failed))
-    return True
+    values = {
+        "id": held.id,
+        "attempt": held.attempt,
+        "job_id": held.job_id,
+        "rendered": [page.facts() for page in rendered],
+        "behind": behind,
+        "gives_way": work.GIVES_WAY_SECONDS,
+        "ends_as": ends_as,
+        "error": error.facts() if error else None,
+    }
+    return bool(session.execute(_ADD, values).scalar_one())
 
 
 def give_up(session: Session, held: Claim, error: OctavoError) -> bool:
     """End prepare for good: pages it has not rendered fail, or the job where there are none."""
     job = jobs.lock(session, held.job_id)
-    if job is None or job.pages_total is None or not known(session, held.job_id):
+    known = set(session.scalars(select(Page.page_no).where(Page.job_id == held.job_id)))
+    if job is None or job.source_pages is None or not known:
         return jobs.fail(session, held, error)
-    if not work.end(session, held, WorkStatus.FAILED, error):
-        return False
-    missing = sorted(set(jobs.chosen_pages(job)) - known(session, job.id))
-    _insert(session, job, [Rendered(page_no, error=error) for page_no in missing])
-    for page_no in missing:
-        work.add_ended(session, job, page_no, WorkStatus.FAILED, error)
-    if missing:
-        _count_failed(session, job, len(missing))
-    return True
+    missing = set(jobs.chosen_pages(job.options, job.source_pages)) - known
+    failed = [Rendered(page_no, error=error) for page_no in sorted(missing)]
+    return add(session, held, failed, ends_as=WorkStatus.FAILED, error=error)
 
 
 _ASSIGNMENT = prepared.statement(
@@ -255,39 +352,41 @@ def read(
     return session.execute(query).all()
 
 
+_FINISHED = prepared.statement(
+    "finished_pages",
+    f"""
+    SELECT pages.page_no, width, height, work.status, work.error, body, needs_review
+    FROM pages JOIN work ON work.job_id = pages.job_id AND work.page_no = pages.page_no
+      AND work.kind = '{WorkKind.RECOGNISE}' AND work.status NOT IN ('queued', 'running')
+    LEFT JOIN recognitions AS read
+      ON read.job_id = pages.job_id AND read.page_no = pages.page_no
+    WHERE pages.job_id = :job_id AND pages.page_no > :after
+    ORDER BY pages.page_no LIMIT :most
+    """,  # noqa: S608 - of our own words
+    job_id="uuid",
+    after="integer",
+    most="integer",
+)
+
+
 def finished(
     session: Session, job_id: UUID, *, after: int = 0, most: int = 50
 ) -> list[DocumentPage]:
     """Pages that are final, in order, from after page `after`, with what was read or why not."""
-    query = (
-        select(Page, Work.status, Work.error, StoredRecognition)
-        .join(Work, (Work.job_id == Page.job_id) & (Work.page_no == Page.page_no))
-        .outerjoin(
-            StoredRecognition,
-            (StoredRecognition.job_id == Page.job_id) & (StoredRecognition.page_no == Page.page_no),
-        )
-        .where(Page.job_id == job_id, Page.page_no > after, Work.kind == WorkKind.RECOGNISE)
-        .where(Work.status.not_in((WorkStatus.QUEUED, WorkStatus.RUNNING)))
-        .order_by(Page.page_no)
-        .limit(most)
-    )
-    return [_document_page(*row) for row in session.execute(query)]
+    values = {"job_id": job_id, "after": after, "most": most}
+    return [_document_page(row) for row in session.execute(_FINISHED, values)]
 
 
-def _document_page(
-    page: Page, status: WorkStatus, error: dict[str, Any] | None, stored: StoredRecognition | None
-) -> DocumentPage:
-    if stored is None:
-        facts = ProblemFacts.model_validate(error, extra=NEWER) if error else None
-        return DocumentPage(page=page.page_no, status=status, error=facts)
-    assert page.width is not None
-    assert page.height is not None
+def _document_page(row: Row[Any]) -> DocumentPage:
+    if row.body is None:
+        facts = ProblemFacts.model_validate(row.error, extra=NEWER) if row.error else None
+        return DocumentPage(page=row.page_no, status=WorkStatus(row.status), error=facts)
     return DocumentPage.of(
-        page.page_no,
-        width=page.width,
-        height=page.height,
-        recognition=Recognition.model_validate_json(stored.body, extra=NEWER),
-        needs_review=stored.needs_review,
+        row.page_no,
+        width=row.width,
+        height=row.height,
+        recognition=Recognition.model_validate_json(row.body, extra=NEWER),
+        needs_review=row.needs_review,
     )
 
 
@@ -343,36 +442,9 @@ def reuse(session: Session, old: Job, new: Job, page_nos: Sequence[int]) -> None
     new.pages_succeeded = len(page_nos)
 
 
-def _insert(session: Session, job: Job, rendered: Sequence[Rendered]) -> set[int]:
-    """Insert pages; the numbers of those that were not there yet."""
-    if not rendered:
-        return set()
-    rows = [
-        {
-            "job_id": job.id,
-            "page_no": page.page_no,
-            "tenant": job.tenant,
-            "image_key": page.image_key,
-            "width": page.width,
-            "height": page.height,
-        }
-        for page in rendered
-    ]
-    statement = insert(Page).values(rows).on_conflict_do_nothing().returning(Page.page_no)
-    return set(session.scalars(statement))
-
-
-def _count_failed(session: Session, job: Job, pages: int) -> None:
-    """Count pages of a locked job that failed before they were read."""
-    job.pages_failed += pages
-    session.flush()
-    if job.pages_succeeded + job.pages_failed == job.pages_total:
-        work.add(session, job, WorkKind.ASSEMBLE)
-
-
-def _dropped(job: Job) -> list[str]:
+def _dropped(options: dict[str, Any], source_pages: int) -> list[str]:
     """What to tell of a page range that goes past the end."""
-    chosen, total = job.options.get("pages"), job.source_pages
-    if chosen is None or total is None or not PageRange.parse(chosen).exceeds(total):
+    chosen = options.get("pages")
+    if chosen is None or not PageRange.parse(chosen).exceeds(source_pages):
         return []
-    return [f"pages: the document has {total} pages; what lies beyond was left out"]
+    return [f"pages: the document has {source_pages} pages; what lies beyond was left out"]

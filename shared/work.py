@@ -20,13 +20,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CursorResult, Row, TextClause, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, INTEGER, JSONB
 from sqlalchemy.orm import Session
 
 from shared import prepared
 from shared.config import settings
 from shared.errors import OctavoError
-from shared.models import Job, Work
 from shared.status import WorkKind, WorkStatus
 
 BROKER_PREFIX = "octavo:"
@@ -57,71 +56,6 @@ class Claim:
 def recognise_queue(engine: str) -> str:
     """The queue of the workers that run `engine`."""
     return f"{WorkKind.RECOGNISE}.{engine}"
-
-
-_ADD = prepared.statement(
-    "add_work",
-    f"""
-    WITH added AS (
-      INSERT INTO work (tenant, job_id, kind, queue, priority, page_no, turn_at)
-      SELECT :tenant, :job_id, :kind, :queue, :priority, page_no,
-        now() + make_interval(secs => {GIVES_WAY_SECONDS} * (:behind + place - 1))
-      FROM unnest(:page_nos) WITH ORDINALITY AS pages (page_no, place)
-      ON CONFLICT DO NOTHING RETURNING id)
-    SELECT pg_notify('{BELL}', '') FROM added LIMIT 1
-    """,  # noqa: S608 - of our own words
-    tenant="uuid",
-    job_id="uuid",
-    kind="text",
-    queue="text",
-    priority="text",
-    page_nos="integer[]",
-    behind="integer",
-)
-
-
-def add(
-    session: Session,
-    job: Job,
-    kind: WorkKind,
-    page_nos: Sequence[int] = (0,),
-    *,
-    behind: int = 0,
-) -> None:
-    """Make work for a job, due at once; what is there already stays as it is.
-
-    `behind` is how many unread pages of the job are there before these.
-    """
-    values = {
-        "tenant": job.tenant,
-        "job_id": job.id,
-        "kind": kind,
-        "queue": recognise_queue(job.engine) if kind is WorkKind.RECOGNISE else kind,
-        "priority": job.priority,
-        "page_nos": list(page_nos),
-        "behind": behind,
-    }
-    session.execute(_ADD, values)
-
-
-def add_ended(
-    session: Session, job: Job, page_no: int, status: WorkStatus, error: OctavoError | None
-) -> None:
-    """Record a page's work that is over before any worker could take it."""
-    session.execute(
-        insert(Work)
-        .values(
-            tenant=job.tenant,
-            job_id=job.id,
-            kind=WorkKind.RECOGNISE,
-            page_no=page_no,
-            queue=recognise_queue(job.engine),
-            priority=job.priority,
-            status=status,
-            error=error.facts() if error else None,
-        )
-        .on_conflict_do_nothing()
-    )
 
 
 _CLAIM = prepared.statement(
@@ -166,15 +100,6 @@ def claimed(session: Session, work_id: int, worker: str) -> Claim | None:
     )
     row = session.execute(query, {"id": work_id, "worker": worker}).one_or_none()
     return None if row is None else _claim_of(row)
-
-
-def is_mine(session: Session, held: Claim) -> bool:
-    """Whether the claim still holds; if so it does until the transaction ends."""
-    query = text(
-        "SELECT 1 FROM work WHERE id = :id AND attempt = :attempt AND status = 'running' "
-        "FOR NO KEY UPDATE"
-    )
-    return session.execute(query, {"id": held.id, "attempt": held.attempt}).first() is not None
 
 
 def has_ended(session: Session, held: Claim) -> bool:

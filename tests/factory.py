@@ -51,10 +51,10 @@ def make_prepared(session: Session, page_count: int, **values: Any) -> tuple[Job
     """A job whose pages all wait to be read, and the work to read them."""
     job = make_job(session, **values)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-    assert pages.begin(session, held, page_count)
+    assert pages.begin(session, held, job, page_count)
     rendered = [Rendered(number + 1, f"key/{number}", 100, 200) for number in range(page_count)]
-    assert pages.add(session, held, rendered)
-    assert work.end(session, held, WorkStatus.SUCCEEDED)
+    assert pages.add(session, held, rendered, ends_as=WorkStatus.SUCCEEDED)
+    session.refresh(job)
     return job, work_of(session, job, WorkKind.RECOGNISE)
 
 
@@ -63,21 +63,26 @@ def make_readable(images: list[bytes]) -> Job:
     with transaction() as session:
         job = make_job(session)
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        assert pages.begin(session, held, len(images))
+        assert pages.begin(session, held, job, len(images))
     rendered = []
     for page_no, image in enumerate(images, 1):
         key = storage.page_key(job.tenant, job.id, page_no, held.attempt)
         storage.put(key, image)
         rendered.append(Rendered(page_no, key, 100, 100))
     with transaction() as session:
-        assert pages.add(session, held, rendered)
-        assert work.end(session, held, WorkStatus.SUCCEEDED)
+        assert pages.add(session, held, rendered, ends_as=WorkStatus.SUCCEEDED)
     return job
 
 
 def work_of(session: Session, job: Job, kind: WorkKind) -> list[Work]:
     query = select(Work).where(Work.job_id == job.id, Work.kind == kind).order_by(Work.page_no)
     return list(session.scalars(query.execution_options(populate_existing=True)))
+
+
+def unread(session: Session, job: Job) -> list[Work]:
+    """The work of a job's pages that are not final."""
+    units = work_of(session, job, WorkKind.RECOGNISE)
+    return [unit for unit in units if unit.status in (WorkStatus.QUEUED, WorkStatus.RUNNING)]
 
 
 def claimed(session: Session, unit: Work) -> Claim:

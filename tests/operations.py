@@ -18,7 +18,7 @@ from shared.db import transaction
 from shared.document import Block, BlockKind, Box
 from shared.errors import PageTimeout
 from shared.models import Job
-from shared.status import WorkKind
+from shared.status import JobStatus, WorkKind
 from tests import documents
 from tests.factory import claimed, recognition, work_of
 
@@ -74,7 +74,7 @@ def finished(client: TestClient, said: str = "said", **options: str) -> str:
     with transaction() as session:
         job = session.get_one(Job, jobs.parse_id(public))
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, 2)
+        pages.begin(session, held, job, 2)
         rendered = [pages.Rendered(number, f"{number}.jpg", 100, 200) for number in (1, 2)]
         pages.add(session, held, rendered)
         good, bad = work_of(session, job, WorkKind.RECOGNISE)
@@ -82,7 +82,7 @@ def finished(client: TestClient, said: str = "said", **options: str) -> str:
         pages.fail(session, claimed(session, bad), PageTimeout())
         held = claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0])
         storage.put(storage.result_key(job.tenant, job.id, held.attempt, "md"), said.encode())
-        jobs.finish(session, held)
+        jobs.finish(session, held, JobStatus.PARTIALLY_SUCCEEDED)
     return public
 
 
@@ -93,7 +93,7 @@ def illustrated(client: TestClient) -> str:
     with transaction() as session:
         job = session.get_one(Job, jobs.parse_id(public))
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, 2)
+        pages.begin(session, held, job, 2)
         rendered = [pages.Rendered(number, f"{number}.jpg", 100, 200) for number in (1, 2)]
         pages.add(session, held, rendered)
         held = claimed(session, work_of(session, job, WorkKind.RECOGNISE)[0])

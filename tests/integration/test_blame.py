@@ -18,7 +18,7 @@ from shared.errors import DependencyUnavailable, EngineDied
 from shared.models import Job, Work
 from shared.options import Task
 from shared.status import Lane, WorkKind
-from tests.factory import claimed, due_now, make_prepared, make_readable, work_of
+from tests.factory import claimed, due_now, make_prepared, make_readable, unread, work_of
 from tests.faults import fake_settings, page_image, running
 from worker import process
 from worker.engine.faults import Fault
@@ -101,7 +101,7 @@ def read_all(job: Job, threads: int) -> None:
                 for work_id in picked(threads):
                     pool.submit(recognise, work_id)
                 with transaction() as session:
-                    if not pages.unread(session, job.id):
+                    if not unread(session, job):
                         return
             time.sleep(0.05)
     pytest.fail("it does not end")

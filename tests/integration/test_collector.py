@@ -11,7 +11,7 @@ import pytest
 from shared import jobs, pages, storage, work
 from shared.db import sole_holder, transaction
 from shared.models import Job
-from shared.status import WorkKind, WorkStatus
+from shared.status import JobStatus, WorkKind, WorkStatus
 from shared.storage import figure_key, page_key, result_key, source_key
 from tests.factory import claimed, make_job, make_tenant, recognition, work_of
 from tests.unit.test_engine_host import wait_until
@@ -52,7 +52,7 @@ def finished_job() -> Job:
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
         work.release(session, held)
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, 1)
+        pages.begin(session, held, job, 1)
         key = page_key(job.tenant, job.id, 1, held.attempt)
         pages.add(session, held, [pages.Rendered(1, key, 1, 1)])
         work.end(session, held, WorkStatus.SUCCEEDED)
@@ -61,7 +61,7 @@ def finished_job() -> Job:
         )
         [last] = work_of(session, job, WorkKind.ASSEMBLE)
         work.release(session, claimed(session, last))
-        jobs.finish(session, claimed(session, last))
+        jobs.finish(session, claimed(session, last), JobStatus.SUCCEEDED)
     return job
 
 

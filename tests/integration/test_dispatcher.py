@@ -216,7 +216,7 @@ def a_prepared_page() -> Callable[[], None]:
     with transaction() as session:
         job = make_job(session)
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, 1)
+        pages.begin(session, held, job, 1)
 
     def announce() -> None:
         with transaction() as session:

@@ -17,7 +17,7 @@ from shared.db import transaction
 from shared.models import Job
 from shared.served import HALF_LIFE_SECONDS, Served
 from shared.status import Lane, WorkKind, WorkStatus
-from tests.factory import claimed, due_now, make_job, make_prepared, make_tenant, work_of
+from tests.factory import claimed, due_now, make_job, make_prepared, make_tenant, unread, work_of
 from worker import dispatcher
 from worker.dispatcher import Dispatcher
 
@@ -39,7 +39,7 @@ def rendered(session: Session, job: Job, numbers: range, *, behind: int) -> None
     """Let prepare have put more pages of a job into its queue."""
     [unit] = work_of(session, job, WorkKind.PREPARE)
     held = claimed(session, unit)
-    pages.begin(session, held, 2_000)
+    pages.begin(session, held, job, 2_000)
     rows = [pages.Rendered(number, "key", 1, 1) for number in numbers]
     assert pages.add(session, held, rows, behind=behind)
     work.release(session, held)
@@ -285,7 +285,7 @@ class TestBetweenLanes:
                 go_on()
 
         with transaction() as session:
-            assert pages.unread(session, job.id) == 0
+            assert unread(session, job) == []
 
 
 def tenants_of(session: Session, ids: list[int]) -> list[UUID]:

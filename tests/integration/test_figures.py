@@ -13,7 +13,7 @@ from shared.config import settings
 from shared.db import transaction
 from shared.document import Block, BlockKind, Box
 from shared.models import Job, Work
-from shared.status import WorkKind
+from shared.status import JobStatus, WorkKind
 from shared.work import Claim
 from tests.completions import Completions, Say, saying
 from tests.factory import claimed, make_prepared, make_readable, recognition, work_of
@@ -208,7 +208,8 @@ def test_a_retried_job_has_figures_of_its_own(gateway: TestClient) -> None:
         job = session.get_one(Job, jobs.parse_id(old))
         [_, second] = work_of(session, job, WorkKind.RECOGNISE)
         pages.succeed(session, claimed(session, second), recognition())
-        jobs.finish(session, claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0]))
+        held = claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0])
+        jobs.finish(session, held, JobStatus.SUCCEEDED)
     new = gateway.post(f"/v1/jobs/{old}/retry", json={"pages": "2"}).json()["id"]
     with transaction() as session:
         job = session.get_one(Job, jobs.parse_id(new))

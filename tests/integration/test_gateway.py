@@ -42,7 +42,7 @@ def run(job: dict[str, Any], *, good: int, failed: int = 0) -> None:
     with transaction() as session:
         row = session.get_one(Job, jobs.parse_id(job["id"]))
         held = claimed(session, work_of(session, row, WorkKind.PREPARE)[0])
-        pages.begin(session, held, good + failed)
+        pages.begin(session, held, row, good + failed)
         numbers = range(1, good + failed + 1)
         pages.add(session, held, [pages.Rendered(n, f"{n}.jpg", 100, 200) for n in numbers])
         for unit in work_of(session, row, WorkKind.RECOGNISE):
@@ -61,7 +61,7 @@ def assemble(job: dict[str, Any]) -> None:
         storage.put(key, b"# read")
     with transaction() as session:
         if row.pages_succeeded:
-            assert jobs.finish(session, held)
+            assert jobs.finish(session, held, jobs.outcome(row))
         else:
             assert jobs.fail(session, held, PageTimeout())
 
@@ -481,7 +481,7 @@ class TestEnding:
         gateway.delete(f"/v1/jobs/{job['id']}")
 
         with transaction() as session:
-            assert pages.begin(session, held, 1) is None
+            assert pages.begin(session, held, row, 1) is None
 
     def test_an_expired_result_says_gone(self, gateway: TestClient) -> None:
         from sqlalchemy import text

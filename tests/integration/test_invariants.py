@@ -14,7 +14,7 @@ from shared.document import FinishReason, Flaw, Usage
 from shared.errors import PageUnreadable
 from shared.models import Job, Work
 from shared.options import Task
-from shared.status import WorkKind
+from shared.status import JobStatus, WorkKind
 from tests.factory import claimed, make_prepared, make_tenant, recognition, work_of
 
 OUTPUT_TOKENS = 3
@@ -27,7 +27,7 @@ def make_read(session: Session, page_count: int = 3) -> Job:
     for unit in units:
         assert pages.succeed(session, claimed(session, unit), recognition(usage=USAGE))
     [assemble] = work_of(session, job, WorkKind.ASSEMBLE)
-    assert jobs.finish(session, claimed(session, assemble))
+    assert jobs.finish(session, claimed(session, assemble), JobStatus.SUCCEEDED)
     session.flush()
     return job
 

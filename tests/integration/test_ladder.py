@@ -212,7 +212,7 @@ class TestClimbing:
 
         cut = read("cut o", "base", Flaw.LENGTH)
         assert not conclude(session, late, cut, Flaw.LENGTH)
-        assert work.is_mine(session, current)
+        assert work.renew(session, [current]) == {current.id}
         assert ladder.standing(session, current) is None
 
     def test_an_old_message_does_not_reach_the_engine_that_was_left(

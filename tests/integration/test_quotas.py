@@ -127,13 +127,14 @@ class TestFootprints:
         assert self.counted(session, tenant) == (1, 1, 100)
 
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, 3)
+        pages.begin(session, held, job, 3)
         assert self.counted(session, tenant) == (1, 3, 100)
         pages.add(session, held, [pages.Rendered(n, "key", 1, 1) for n in (1, 2, 3)])
         for unit in work_of(session, job, WorkKind.RECOGNISE):
             pages.succeed(session, claimed(session, unit), recognition())
         assert self.counted(session, tenant) == (1, 3, 100)
-        jobs.finish(session, claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0]))
+        held = claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0])
+        jobs.finish(session, held, JobStatus.SUCCEEDED)
         assert self.counted(session, tenant) == (0, 0, 100)
 
         jobs.expire(session, job.id)
@@ -199,7 +200,9 @@ class TestLimits:
         job = submit(gateway).json()
         with transaction() as session:
             row = session.get_one(Job, jobs.parse_id(job["id"]))
-            pages.begin(session, claimed(session, work_of(session, row, WorkKind.PREPARE)[0]), 2)
+            pages.begin(
+                session, claimed(session, work_of(session, row, WorkKind.PREPARE)[0]), row, 2
+            )
         assert submit(gateway).status_code == 202  # two pages, and one not opened
 
         assert refused(submit(gateway)) == (429, "too_many_in_flight")

@@ -33,6 +33,7 @@ from tests.factory import (
     make_tenant,
     overdue,
     recognition,
+    unread,
     work_of,
 )
 from tests.operations import finished
@@ -337,11 +338,11 @@ class TestTheOtherRoles:
         with acting_as(Role.WORKER), transaction() as session:
             held = claimed(session, prepare)
             assert session.get(Job, job.id) is not None
-            assert pages.begin(session, held, 3)
+            assert pages.begin(session, held, job, 3)
             rendered = [pages.Rendered(number, f"{number}.jpg", 10, 10) for number in (1, 2)]
             rendered.append(pages.Rendered(3, error=PageTimeout()))
             assert pages.add(session, held, rendered)
-            assert pages.unread(session, job.id) == 2
+            assert len(unread(session, job)) == 2
             assert work.renew(session, [held]) == {held.id}
             assert work.end(session, held, WorkStatus.SUCCEEDED)
             [good, bad, _] = work_of(session, job, WorkKind.RECOGNISE)
@@ -353,7 +354,7 @@ class TestTheOtherRoles:
             assert pages.fail(session, claimed(session, bad), PageTimeout())
             held = claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0])
             assert len(pages.finished(session, job.id)) == 3
-            assert jobs.finish(session, held)
+            assert jobs.finish(session, held, JobStatus.PARTIALLY_SUCCEEDED)
             assert jobs.fail(session, claimed(session, lost), PageTimeout())
             assert work.release(session, claimed(session, released))
             assert work.retry_later(session, claimed(session, released))
@@ -370,7 +371,7 @@ class TestTheOtherRoles:
             prepare = work_of(session, job, WorkKind.PREPARE)[0]
         with acting_as(Role.WORKER), transaction() as session:
             held = claimed(session, prepare)
-            pages.begin(session, held, 2)
+            pages.begin(session, held, job, 2)
             pages.add(session, held, [pages.Rendered(1, "1.jpg", 10, 10)])
             assert pages.give_up(session, held, PageTimeout())
 
@@ -441,7 +442,7 @@ def _something_for_every_step_of_the_sweeper() -> None:
             if unit is None:
                 job = make_job(session)
                 unit = work_of(session, job, WorkKind.PREPARE)[0]
-                pages.begin(session, claimed(session, unit), 2)
+                pages.begin(session, claimed(session, unit), job, 2)
             else:
                 claimed(session, unit)
             exhausted = "UPDATE work SET failures = 99 WHERE id = :id"

@@ -409,7 +409,7 @@ class TestAStream:
         assert (reader.error, rows()) == (None, [])
         with transaction() as session:
             held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-            pages.begin(session, held, 1)
+            pages.begin(session, held, job, 1)
             pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
         wait_until(rows)
         with transaction() as session:

@@ -1,5 +1,7 @@
 """The queue of record: claims, leases, fences, fairness."""
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -310,7 +312,7 @@ def test_preparing_twice_makes_each_page_once(session: Session) -> None:
     job = make_job(session)
     [unit] = work_of(session, job, WorkKind.PREPARE)
     first = claimed(session, unit)
-    pages.begin(session, first, 2)
+    pages.begin(session, first, job, 2)
     pages.add(session, first, [pages.Rendered(1, "first", 1, 1)])
     overdue(session)
     work.rescue(session)
@@ -323,10 +325,169 @@ def test_preparing_twice_makes_each_page_once(session: Session) -> None:
     assert keys == [(1, "first"), (2, "second")]
 
 
+def test_whoever_lost_prepare_neither_begins_nor_adds_nor_ends(session: Session) -> None:
+    job = make_job(session)
+    [unit] = work_of(session, job, WorkKind.PREPARE)
+    late = claimed(session, unit)
+    overdue(session)
+    work.rescue(session)
+    current = claimed(session, unit)
+
+    assert pages.begin(session, late, job, 2) is None
+    failed = pages.Rendered(1, error=PageTimeout())
+    assert not pages.add(session, late, [failed], ends_as=WorkStatus.SUCCEEDED)
+
+    session.refresh(job)
+    assert (job.status, job.pages_total, job.pages_failed) == (JobStatus.QUEUED, None, 0)
+    assert work_of(session, job, WorkKind.PREPARE)[0].status is WorkStatus.RUNNING
+    assert work_of(session, job, WorkKind.RECOGNISE) == []
+    assert pages.begin(session, current, job, 2) == pages.Begun([1, 2], 0)
+
+
+def test_prepare_goes_on_behind_what_an_earlier_attempt_added(session: Session) -> None:
+    job = make_job(session, options={"pages": "2-9"})
+    [unit] = work_of(session, job, WorkKind.PREPARE)
+    first = claimed(session, unit)
+    pages.begin(session, first, job, 5)
+    pages.add(session, first, [pages.Rendered(n, "key", 1, 1) for n in (2, 3)])
+    pages.succeed(
+        session, claimed(session, work_of(session, job, WorkKind.RECOGNISE)[0]), recognition()
+    )
+    work.release(session, first)
+
+    begun = pages.begin(session, claimed(session, unit), job, 5)
+
+    assert begun == pages.Begun([4, 5], unread=1)
+    session.refresh(job)
+    assert (job.pages_total, job.source_pages, len(job.warnings)) == (4, 5, 1)
+
+
+def test_prepare_ends_with_its_last_pages(session: Session) -> None:
+    job = make_job(session)
+    held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+    pages.begin(session, held, job, 2)
+
+    assert pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
+    assert work_of(session, job, WorkKind.PREPARE)[0].status is WorkStatus.RUNNING
+    assert pages.add(session, held, [pages.Rendered(2, "key", 1, 1)], ends_as=WorkStatus.SUCCEEDED)
+
+    assert work_of(session, job, WorkKind.PREPARE)[0].status is WorkStatus.SUCCEEDED
+    assert len(work_of(session, job, WorkKind.RECOGNISE)) == 2
+    assert not pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
+
+
+def test_a_job_none_of_whose_pages_can_be_rendered_is_assembled_once(session: Session) -> None:
+    job = make_job(session)
+    held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+    pages.begin(session, held, job, 3)
+    first, *others = [pages.Rendered(number, error=PageTimeout()) for number in (1, 2, 3)]
+
+    assert pages.add(session, held, [first])
+    assert work_of(session, job, WorkKind.ASSEMBLE) == []
+    for _ in range(2):
+        assert pages.add(session, held, others)
+    assert pages.add(session, held, [], ends_as=WorkStatus.SUCCEEDED)
+
+    session.refresh(job)
+    assert job.pages_failed == 3
+    assert len(work_of(session, job, WorkKind.ASSEMBLE)) == 1
+    assert {unit.status for unit in work_of(session, job, WorkKind.RECOGNISE)} == {
+        WorkStatus.FAILED
+    }
+
+
+def test_pages_that_fail_in_prepare_while_others_are_read_are_all_counted() -> None:
+    with transaction() as session:
+        job = make_job(session)
+        prepare = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+        pages.begin(session, prepare, job, 64)
+        good = [pages.Rendered(number, "key", 1, 1) for number in range(1, 33)]
+        pages.add(session, prepare, good)
+        units = work_of(session, job, WorkKind.RECOGNISE)
+        held = [claimed(session, unit) for unit in units]
+
+    def end(claim: work.Claim) -> bool:
+        with transaction(alone=True) as session:
+            return pages.succeed(session, claim, recognition())
+
+    def fail(page_no: int) -> bool:
+        failed = [pages.Rendered(page_no, error=PageTimeout())]
+        with transaction(alone=True) as session:
+            return pages.add(session, prepare, failed)
+
+    with ThreadPoolExecutor(8) as workers:
+        ended, failed = workers.map(end, held), workers.map(fail, range(33, 65))
+        assert all(ended)
+        assert all(failed)
+
+    with transaction() as session:
+        row = session.get_one(Job, job.id)
+        assert (row.pages_succeeded, row.pages_failed) == (32, 32)
+        assert len(work_of(session, job, WorkKind.ASSEMBLE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        (WorkKind.PREPARE, lambda session, held, job: pages.begin(session, held, job, 1)),
+        (WorkKind.PREPARE, lambda session, held, _: pages.add(session, held, [])),
+        (WorkKind.RECOGNISE, lambda session, held, _: pages.succeed(session, held, recognition())),
+        (
+            WorkKind.ASSEMBLE,
+            lambda session, held, _: jobs.finish(session, held, JobStatus.SUCCEEDED),
+        ),
+    ],
+    ids=["begin", "add", "succeed", "finish"],
+)
+def test_whoever_waits_for_a_jobs_row_has_locked_none_of_its_work(
+    kind: WorkKind, step: Callable[[Session, work.Claim, Job], object]
+) -> None:
+    with transaction() as session:
+        job = make_job(session) if kind is WorkKind.PREPARE else make_prepared(session, 1)[0]
+        if kind is WorkKind.ASSEMBLE:
+            [unit] = work_of(session, job, WorkKind.RECOGNISE)
+            pages.succeed(session, claimed(session, unit), recognition())
+        held = claimed(session, work_of(session, job, kind)[0])
+
+    def take() -> object:
+        with transaction(alone=True) as session:
+            return step(session, held, job)
+
+    with ThreadPoolExecutor(1) as other:
+        with transaction() as session:
+            jobs.lock(session, job.id)
+            taken = other.submit(take)
+            waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            while not (session.scalars(waiting).one() or taken.done()):
+                time.sleep(0.01)
+            assert not taken.done()
+            lock = text("SELECT FROM work WHERE id = :id FOR UPDATE NOWAIT")
+            assert session.execute(lock, {"id": held.id}).all()
+        assert taken.result()
+
+
+def test_whoever_lost_assemble_does_not_end_the_job(session: Session) -> None:
+    job, [unit] = make_prepared(session, 1)
+    pages.succeed(session, claimed(session, unit), recognition())
+    [last] = work_of(session, job, WorkKind.ASSEMBLE)
+    late = claimed(session, last)
+    work.release(session, late)
+    current = claimed(session, last)
+
+    assert not jobs.finish(session, late, JobStatus.SUCCEEDED)
+    session.refresh(job)
+    assert job.status is JobStatus.RUNNING
+
+    assert jobs.finish(session, current, JobStatus.SUCCEEDED)
+    session.refresh(job)
+    assert (job.status, job.result_attempt) == (JobStatus.SUCCEEDED, current.attempt)
+    assert job.expires_at is not None
+
+
 def test_pages_that_cannot_be_rendered_count_as_failed(session: Session) -> None:
     job = make_job(session)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-    pages.begin(session, held, 1)
+    pages.begin(session, held, job, 1)
 
     pages.add(session, held, [pages.Rendered(1, error=PageTimeout())])
 
@@ -339,7 +500,7 @@ def test_pages_that_cannot_be_rendered_count_as_failed(session: Session) -> None
 def test_prepare_that_gives_up_half_way_keeps_the_good_pages(session: Session) -> None:
     job = make_job(session)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-    pages.begin(session, held, 3)
+    pages.begin(session, held, job, 3)
     pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
 
     assert pages.give_up(session, held, PageTimeout())

@@ -39,14 +39,14 @@ def _assemble(held: Held) -> None:
     job = ask(held, lambda session: session.get(Job, held.claim.job_id), alone=True)
     if job is None:
         return
-    read = _Pages(held)
-    if jobs.outcome(job) is JobStatus.FAILED:
+    read, outcome = _Pages(held), jobs.outcome(job)
+    if outcome is JobStatus.FAILED:
         cause = _cause(read)
         store(held, lambda session: jobs.fail(session, held.claim, cause))
         return
     heading = DocumentHeading(
         job_id=jobs.public_id(job.id),
-        status=jobs.outcome(job),
+        status=outcome,
         source=jobs.source(job),
         usage=jobs.usage(job),
     )
@@ -54,7 +54,7 @@ def _assemble(held: Held) -> None:
         _write(held, chosen, exporter(heading, read))
         held.touch()
     crash_point.reach("assemble", "stored")
-    store(held, lambda session: jobs.finish(session, held.claim))
+    store(held, lambda session: jobs.finish(session, held.claim, outcome), alone=True)
 
 
 def _write(held: Held, chosen: Format, pieces: Iterable[str]) -> None:

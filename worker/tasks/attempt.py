@@ -104,14 +104,7 @@ def store(held: Held, transition: Callable[[Session], bool], *, alone: bool = Fa
     lease: the row says whether the claim still holds, and the sweeper leaves the heartbeat time to
     renew it. One of one statement is `alone`, see `transaction`.
     """
-
-    def make(session: Session) -> bool:
-        happened = transition(session)
-        if not alone:
-            crash_point.reach(held.claim.kind, "uncommitted")
-        return happened
-
-    happened = _make(held, make, alone=alone)
+    happened = _make(held, transition, alone=alone)
     crash_point.reach(held.claim.kind, "committed")
     return happened
 

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import IO
 
-from shared import crash_point, jobs, pages, sealing, storage, work
+from shared import crash_point, pages, sealing, storage, work
 from shared.config import settings
-from shared.db import transaction
 from shared.errors import (
     DependencyUnavailable,
     DocumentInvalid,
@@ -53,7 +52,7 @@ def _prepare(held: Held) -> None:
     with tempfile.TemporaryFile() as file:
         _download(held, job, file)
         with _open(job, file) as document:
-            _render(held, document)
+            _render(held, job, document)
 
 
 def _download(held: Held, job: Job, file: IO[bytes]) -> None:
@@ -76,31 +75,29 @@ def _open(job: Job, file: IO[bytes]) -> Document:
     )
 
 
-def _render(held: Held, document: Document) -> None:
-    missing, room = _begin(held, document.pages_total)
-    behind = settings().pages_ahead - room
-    for window in _windows(missing[:room]):
+def _render(held: Held, job: Job, document: Document) -> None:
+    begin = partial(pages.begin, held=held.claim, job=job, source_pages=document.pages_total)
+    begun = ask(held, begin, alone=True)
+    if begun is None:
+        return
+    if not begun.missing:
+        end = partial(work.end, held=held.claim, status=WorkStatus.SUCCEEDED)
+        store(held, end, alone=True)
+        return
+    left, behind = begun.missing, begun.unread
+    room = max(0, settings().pages_ahead - behind)
+    for window in _windows(left[:room]):
         rendered = [_render_page(held, document, page_no) for page_no in window if not held.lost]
         crash_point.reach("prepare", "stored")
-        add = partial(pages.add, held=held.claim, rendered=rendered, behind=behind)
-        if not store(held, add):
+        left = left[len(window) :]
+        ends_as = None if left else WorkStatus.SUCCEEDED
+        add = partial(pages.add, held=held.claim, rendered=rendered, behind=behind, ends_as=ends_as)
+        if not store(held, add, alone=True):
             return
         behind += len(rendered)
-    if room < len(missing):
-        store(held, lambda session: work.release(session, held.claim, delay_seconds=REST_SECONDS))
-    else:
-        store(held, lambda session: work.end(session, held.claim, WorkStatus.SUCCEEDED))
-
-
-def _begin(held: Held, source_pages: int) -> tuple[list[int], int]:
-    """The pages still to be rendered, and how many of them may be, for now."""
-    with transaction() as session:
-        job = pages.begin(session, held.claim, source_pages)
-        if job is None:
-            return [], 0
-        known = pages.known(session, job.id)
-        missing = [page_no for page_no in jobs.chosen_pages(job) if page_no not in known]
-        return missing, max(0, settings().pages_ahead - pages.unread(session, job.id))
+    if left:
+        release = partial(work.release, held=held.claim, delay_seconds=REST_SECONDS)
+        store(held, release, alone=True)
 
 
 def _render_page(held: Held, document: Document, page_no: int) -> Rendered:
