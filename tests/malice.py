@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from shared.errors import DocumentInvalid
 from worker.pipeline import kernel
 from worker.pipeline.seccomp import ARCHITECTURES
+from worker.pipeline.source import Drawn
 
 PROGRAM = """
 import functools, os, sys
@@ -69,14 +70,15 @@ class Evil:
         self._attacks = attacks
         self._facts = facts
 
-    def render(self, index: int, canvas: Callable[[int, int], mmap]) -> tuple[int, int]:
+    def render(self, index: int, canvas: Callable[[int, int], mmap]) -> Drawn:
         """Try an attack; DocumentInvalid says what came of it, or the size is a lie."""
         try:
             said = ATTACKS[self._attacks[index]](self._facts)
         except (OSError, MemoryError, RuntimeError, ValueError) as error:
             raise DocumentInvalid(f"refused: {error!r}") from error
         if isinstance(said, tuple):
-            return said
+            width, height = said
+            return Drawn(width, height, is_grey=False)
         raise DocumentInvalid(str(said or DONE))
 
 
@@ -213,7 +215,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "touch what lies past the pixels": lambda _: ctypes.string_at(_past_the_pixels()),
     # Lies
     "flood with nonsense": lambda _: _flood(b"\xff" * 16_000),
-    "flood with answers": lambda _: _flood(b'{"width": 300, "height": 300}'),
+    "flood with answers": lambda _: _flood(b'{"width": 300, "height": 300, "is_grey": false}'),
     "claim 2**40 pixels": lambda _: (2**20, 2**20),
     "claim a negative size": lambda _: (-300, 300),
     "claim a size of 5,000 digits": lambda _: (10**4_000, 10**4_000),

@@ -14,7 +14,7 @@ from functools import partial
 
 import pikepdf
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from shared.config import Settings
 from shared.errors import (
@@ -110,6 +110,37 @@ def test_an_image_of_any_kind_shows_what_was_drawn(kind: str) -> None:
 
     assert (page.width, page.height) == (480, 120)
     assert difference(page) < 4
+
+
+def saved(image: Image.Image) -> bytes:
+    image.save(out := io.BytesIO(), "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("colour", ["red", "yellow"])
+def test_an_image_that_has_a_colour_anywhere_keeps_it(colour: str) -> None:
+    image = Image.new("RGB", (300, 700), "white")
+    image.paste(colour, (200, 600, 300, 700))
+
+    [page] = pages_of(saved(image))
+
+    shown = Image.open(io.BytesIO(page.jpeg))
+    assert shown.mode == "RGB"
+    pixels = zip(shown.getpixel((250, 650)), ImageColor.getrgb(colour), strict=True)  # type: ignore[arg-type]
+    assert all(abs(is_ - ought) < 16 for is_, ought in pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_an_image_without_a_colour_has_one_channel_and_the_same_pixels(mode: str) -> None:
+    image = documents.picture("Octavo 42", size=(480, 120)).convert(mode)
+    image.save(out := io.BytesIO(), "TIFF" if mode == "CMYK" else "PNG")
+
+    [page] = pages_of(out.getvalue())
+
+    shown = Image.open(io.BytesIO(page.jpeg))
+    assert shown.mode == "L"
+    image.convert("RGB").save(coloured := io.BytesIO(), "JPEG", quality=92)
+    assert shown.convert("RGB").tobytes() == Image.open(coloured).tobytes()
 
 
 def test_an_image_of_many_rows_is_read_to_its_end() -> None:

@@ -425,25 +425,27 @@ def liar(zygote: Zygote, answer: bytes) -> Iterator[tuple[Child, subprocess.Pope
 @pytest.mark.parametrize(
     "answer",
     [
-        b'{"width": 301, "height": 300}',  # more than there is memory for
-        b'{"width": 20000, "height": 20000}',
-        b'{"width": 9223372036854775807, "height": 9223372036854775807}',
-        b'{"width": 8, "height": 300}',
-        b'{"width": -300, "height": -300}',
-        b'{"width": 300.0, "height": 300}',
-        b'{"width": "300", "height": 300}',
-        b'{"width": true, "height": 300}',
-        b'{"width": 300}',
-        b'{"width": 300, "height": 300, "stride": 1}',
+        b'{"width": 301, "height": 300, "is_grey": false}',  # more than there is memory for
+        b'{"width": 20000, "height": 20000, "is_grey": false}',
+        b'{"width": 9223372036854775807, "height": 9223372036854775807, "is_grey": false}',
+        b'{"width": 8, "height": 300, "is_grey": false}',
+        b'{"width": -300, "height": -300, "is_grey": false}',
+        b'{"width": 300.0, "height": 300, "is_grey": false}',
+        b'{"width": "300", "height": 300, "is_grey": false}',
+        b'{"width": true, "height": 300, "is_grey": false}',
+        b'{"width": 301, "height": 300, "is_grey": true}',
+        b'{"width": 300, "height": 300, "is_grey": 1}',
+        b'{"width": 300, "height": 300}',
+        b'{"width": 300, "height": 300, "is_grey": false, "stride": 1}',
         b'{"pages": 3}',
         b'{"error": 5, "detail": ""}',
         b"[]",
         b"null",
         b"[" * 10_000,
         b"\xff\xfe",
-        b'{"width": 300, "height": 300, "x": "' + b"x" * 30_000 + b'"}',
+        b'{"width": 300, "height": 300, "is_grey": false, "x": "' + b"x" * 30_000 + b'"}',
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_a_child_that_lies_about_a_page_is_killed(answer: bytes, living_zygote: Zygote) -> None:
     with liar(living_zygote, answer) as (child, process):
@@ -453,9 +455,15 @@ def test_a_child_that_lies_about_a_page_is_killed(answer: bytes, living_zygote: 
         assert process.wait(5) == -signal.SIGKILL
 
 
-def test_a_child_that_tells_the_truth_is_not(living_zygote: Zygote) -> None:
-    with liar(living_zygote, b'{"width": 300, "height": 300}') as (child, process):
-        assert child.render(0).size == (300, 300)
+@pytest.mark.parametrize(("is_grey", "mode"), [("false", "RGB"), ("true", "L")])
+def test_a_child_that_tells_the_truth_is_not(
+    is_grey: str, mode: str, living_zygote: Zygote
+) -> None:
+    answer = f'{{"width": 300, "height": 300, "is_grey": {is_grey}}}'
+    with liar(living_zygote, answer.encode()) as (child, process):
+        page = child.render(0)
+
+        assert (page.size, page.mode) == ((300, 300), mode)
 
         assert process.poll() is None
 

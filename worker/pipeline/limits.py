@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # a child has these limits, and no settings
     from shared.config import Settings
 
 BYTES_PER_PIXEL = 3
-"""Red, green and blue, eight bits each; rows follow each other without padding."""
+"""Red, green and blue, eight bits each; rows follow each other without padding. Grey takes one."""
 
 MESSAGE_BYTES = 16 * 1024
 """The longest message between any two processes of the sandbox."""

@@ -131,6 +131,7 @@ class _Opened(_Answer):
 class _Drawn(_Answer):
     width: _Number
     height: _Number
+    is_grey: bool
 
 
 class _Refused(_Answer):
@@ -187,13 +188,13 @@ class Child:
         self.pages_total = self._ask({"open": {"password": password}}, _OPENED).pages
 
     def render(self, index: int) -> Image.Image:
-        """The page at `index`, from 0, in RGB.
+        """The page at `index`, from 0, in RGB or grey.
 
         Raises DocumentInvalid, DocumentTooExpensive, ImageDimensions, ChildLost or ZygoteLost.
         """
         drawn = self._ask({"render": index}, _DRAWN)
         self.pages_rendered += 1
-        return self._image(drawn.width, drawn.height)
+        return self._image(drawn.width, drawn.height, is_grey=drawn.is_grey)
 
     def close(self) -> None:
         """End the child, whatever it does. Once is enough, and more does nothing."""
@@ -229,7 +230,7 @@ class Child:
             raise ChildLost("it takes more memory or time than one document may take")
         raise ZygoteLost
 
-    def _image(self, width: int, height: int) -> Image.Image:
+    def _image(self, width: int, height: int, *, is_grey: bool) -> Image.Image:
         size = width * height * BYTES_PER_PIXEL
         try:
             self._limits.check_dimensions(width, height)
@@ -240,7 +241,7 @@ class Child:
             self._kill()
             raise ChildLied("more pixels than there is room for")
         with mmap(self._pixels, size, prot=PROT_READ) as memory, memoryview(memory) as pixels:
-            return Image.frombytes("RGB", (width, height), pixels)
+            return Image.frombytes("L" if is_grey else "RGB", (width, height), pixels)
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

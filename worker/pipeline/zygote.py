@@ -163,8 +163,7 @@ def _answer(document: _Document, question: dict[str, Any]) -> bytes:
     try:
         if "open" in question:
             return json.dumps({"pages": document.open(question["open"]["password"])}).encode()
-        width, height = document.render(question["render"])
-        return json.dumps({"width": width, "height": height}).encode()
+        return json.dumps(document.render(question["render"])._asdict()).encode()
     except OctavoError as error:
         return _refusal(error)
     except MemoryError:
@@ -194,9 +193,12 @@ class _Document:
         )
         return self._source.pages_total
 
-    def render(self, index: int) -> tuple[int, int]:
+    def render(self, index: int) -> source.Drawn:
         assert self._source is not None
         return self._source.render(index, self._canvas)
 
     def _canvas(self, width: int, height: int) -> mmap:
-        return mmap(self.order.pixels, width * height * BYTES_PER_PIXEL)
+        try:
+            return mmap(self.order.pixels, width * height * BYTES_PER_PIXEL)
+        except OSError as error:
+            raise MemoryError from error  # no fault of the document's bytes
