@@ -26,7 +26,7 @@ from benchmarks.memory import PeakMemory
 from client.sdk import Octavo
 from deploy.local import Platform
 
-ENGINE_PAGES = 60
+ENGINE_PAGES = 120
 ROWS = 2_000
 SUBMISSIONS = 200
 UPLOADS = 400
