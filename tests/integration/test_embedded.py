@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg2
 import pytest
@@ -18,6 +19,9 @@ from deploy.embedded import ports, seaweedfs
 from deploy.embedded.services import Services
 from deploy.embedded.settings import Settings
 from shared import s3
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +39,35 @@ def cursor(services: Services) -> Iterator[psycopg2.extensions.cursor]:
             yield opened
 
 
-def test_what_was_stored_survives_a_kill_of_every_server(services: Services) -> None:
+@contextlib.contextmanager
+def store_of(services: Services) -> Iterator[tuple[S3Client, str]]:
     environment = services.environment()
-    store = s3.client(
+    client = s3.client(
         url=environment["OCTAVO_STORE_URL"],
         region="us-east-1",
         access_key=environment["OCTAVO_STORE_ACCESS_KEY"],
         secret_key=environment["OCTAVO_STORE_SECRET_KEY"],
     )
-    bucket = environment["OCTAVO_STORE_BUCKET"]
+    with contextlib.closing(client):
+        yield client, environment["OCTAVO_STORE_BUCKET"]
+
+
+def put(services: Services, key: str, body: bytes) -> None:
+    with store_of(services) as (client, bucket):
+        client.put_object(Bucket=bucket, Key=key, Body=body)
+
+
+def get(services: Services, key: str) -> bytes:
+    with store_of(services) as (client, bucket):
+        return client.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def test_what_was_stored_survives_a_kill_of_every_server(services: Services) -> None:
+    environment = services.environment()
     with cursor(services) as rows, redis.from_url(environment["OCTAVO_BROKER_URL"]) as broker:
         rows.execute("CREATE TABLE leaves AS SELECT 8 AS number")
         broker.set("leaves", 8)
-        store.put_object(Bucket=bucket, Key="leaves", Body=b"8")
+        put(services, "leaves", b"8")
         time.sleep(1.1)  # the broker writes to disk every second
 
     for pid in services.pids().values():
@@ -59,8 +79,7 @@ def test_what_was_stored_survives_a_kill_of_every_server(services: Services) -> 
         rows.execute("SELECT number FROM leaves")
         assert rows.fetchone() == (8,)
         assert broker.get("leaves") == b"8"
-        assert store.get_object(Bucket=bucket, Key="leaves")["Body"].read() == b"8"
-    store.close()
+    assert get(services, "leaves") == b"8"
 
 
 def test_one_that_died_is_started_again_and_the_others_are_left_alone(services: Services) -> None:
@@ -87,19 +106,11 @@ def test_whoever_comes_later_finds_the_servers_that_run(services: Services) -> N
     assert later.environment() == services.environment()
 
 
-def test_the_store_is_empty_after_a_probe(services: Services, tmp_path: Path) -> None:
-    environment = services.environment()
-    store = s3.client(
-        url=environment["OCTAVO_STORE_URL"],
-        region="us-east-1",
-        access_key=environment["OCTAVO_STORE_ACCESS_KEY"],
-        secret_key=environment["OCTAVO_STORE_SECRET_KEY"],
-    )
+def test_the_store_is_empty_after_a_probe(services: Services) -> None:
     services.start()
 
-    found = store.list_objects_v2(Bucket=environment["OCTAVO_STORE_BUCKET"], Prefix="probe")
-    assert found["KeyCount"] == 0
-    store.close()
+    with store_of(services) as (client, bucket):
+        assert client.list_objects_v2(Bucket=bucket, Prefix="probe")["KeyCount"] == 0
 
 
 def test_only_their_owner_reads_the_passwords(services: Services) -> None:
@@ -158,3 +169,24 @@ def test_a_port_whose_socket_another_user_left_is_chosen_by_nobody(
     store.choose_ports()
     assert before[0] not in store.ports
     assert len(set(store.ports)) == len(before)
+
+
+def test_objects_of_a_directory_that_an_earlier_version_made_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(seaweedfs.SeaweedFS, "_entry_store", lambda _: {})
+        with Services(tmp_path) as services:
+            put(services, "leaves", b"8")
+
+    with Services(tmp_path) as services:
+        assert get(services, "leaves") == b"8"
+    assert not (tmp_path / "seaweedfs" / "filerldb3").exists()
+
+
+def test_a_new_directory_has_one_database_of_entries_for_each_bucket(services: Services) -> None:
+    put(services, "leaves/8", b"8")
+
+    store = services.directory / "seaweedfs"
+    assert (store / "filerldb3" / seaweedfs.BUCKET).is_dir()
+    assert not any(store.glob("filerldb2/*"))
