@@ -2,9 +2,10 @@
 
     make soak MINUTES=20 JSON=PATH
 
-First it is measured how many jobs a second the platform can do with an engine that takes little
-time; then seven tenths of that are sent. What grows after the warm-up is a leak, and ends the
-command with status 1: memory of our own processes, descriptors of any, connections to Postgres.
+The store's buffers are filled, and it is measured how many jobs a second the platform can do with an
+engine that takes little time; then seven tenths of that are sent. What grows after the warm-up is a
+leak, and ends the command with status 1: memory or descriptors of any process, ours or a server's,
+the number of processes, connections to Postgres.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
 from benchmarks.chaos.documents import Fate, Submission
 from benchmarks.chaos.load import Clients
+from benchmarks.soak.filling import fill
+from benchmarks.soak.growth import Row, Segment, growths, rows, segments
 from benchmarks.soak.samples import Samples
 from benchmarks.soak.slopes import Trend, trend
 from deploy.local import Platform
@@ -38,32 +41,16 @@ AT_ONCE = 10
 """Jobs in progress during the calibration: more than the workers hold."""
 EVERY_SECONDS = 5.0
 
-ALLOWED_MB_AN_HOUR = 1.0
-SEEN_MB = 1.0
-"""Growth below this is noise in a short soak: allocators take memory by the megabyte."""
-ALLOWED_DESCRIPTORS = 2.0
 ALLOWED_CONNECTIONS = 2.0
-
-SERVERS = ("postgres", "valkey", "seaweedfs")
-"""Not ours: they cache what they hold, and more is held as the soak goes on."""
 
 SETTINGS = {"OCTAVO_FAKE_SLOTS": "8", "OCTAVO_FAKE_DELAY_SECONDS": "0.05"}
 
+COLUMNS = (
+    *("process", "of them", "own MB", "MB/h", "fastest, MB/h"),
+    *("RSS MB", "MB/h", "PSS MB", "MB/h", "descriptors", "an hour", "leaks"),
+)
+
 _COUNT_ENDED = text("SELECT count(*) FROM jobs WHERE status = 'succeeded'")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One process, after the warm-up."""
-
-    process: str
-    resident_mb: float
-    resident_mb_an_hour: float
-    proportional_mb: float
-    proportional_mb_an_hour: float
-    descriptors: float
-    descriptors_an_hour: float
-    leaks: bool
 
 
 def main() -> None:
@@ -79,6 +66,7 @@ def main() -> None:
             settings=SETTINGS,
         ) as platform,
     ):
+        fill(platform)
         capacity = _calibrate(platform)
         _say(f"{capacity:.1f} jobs a second can be done; {SHARE * capacity:.1f} are sent")
         samples = Samples(platform, every_seconds=EVERY_SECONDS)
@@ -91,19 +79,22 @@ def main() -> None:
             time.sleep(60 * arguments.minutes)
         seconds = time.monotonic() - began
         done = (_ended(platform) - before) / seconds
-    rows = _rows(samples, after=began + WARM_UP * seconds)
-    connections = trend(samples.connections, after=began + WARM_UP * seconds)
-    leaks = [row.process for row in rows if row.leaks]
+    after = began + WARM_UP * seconds
+    found, shared = rows(samples.held, after=after), segments(samples.held, after=after)
+    connections = trend(samples.connections, after=after)
+    leaks = [row.process for row in found if row.leaks]
     if connections and connections.growth > ALLOWED_CONNECTIONS:
         leaks.append("connections to postgres")
-    print(_table(rows, connections))
+    print(_table(found, shared, connections))
     print(f"\n{done:.1f} jobs a second over {seconds / 60:.0f} minutes; leaks: {leaks or 'none'}")
     if arguments.json:
         facts = {
             "minutes": arguments.minutes,
             "capacity_jobs_per_s": round(capacity, 2),
             "done_jobs_per_s": round(done, 2),
-            "processes": [asdict(row) for row in rows],
+            "processes": [asdict(row) for row in found],
+            "each": [asdict(growth) for growth in growths(samples.held, after=after)],
+            "segments": [asdict(segment) for segment in shared],
             "connections": asdict(connections) if connections else None,
             "leaks": leaks,
         }
@@ -159,49 +150,34 @@ def _documents() -> Iterator[Submission]:
         )
 
 
-def _rows(samples: Samples, *, after: float) -> list[Row]:
-    rows = [_row(samples, name, after=after) for name in sorted(samples.resident)]
-    return [row for row in rows if row is not None]
-
-
-def _row(samples: Samples, name: str, *, after: float) -> Row | None:
-    resident = trend(samples.resident[name], after=after)
-    proportional = trend(samples.proportional[name], after=after)
-    descriptors = trend(samples.descriptors[name], after=after)
-    if resident is None or proportional is None or descriptors is None:
-        return None
-    is_ours = name.partition(":")[0] not in SERVERS and not name.endswith(": children")
-    grows = resident.an_hour > ALLOWED_MB_AN_HOUR and resident.growth > SEEN_MB
-    opens = descriptors.an_hour > 0 and descriptors.growth > ALLOWED_DESCRIPTORS
-    return Row(
-        process=name,
-        resident_mb=round(resident.last, 1),
-        resident_mb_an_hour=round(resident.an_hour, 2),
-        proportional_mb=round(proportional.last, 1),
-        proportional_mb_an_hour=round(proportional.an_hour, 2),
-        descriptors=round(descriptors.last),
-        descriptors_an_hour=round(descriptors.an_hour, 1),
-        leaks=is_ours and (grows or opens),
-    )
-
-
-def _table(rows: list[Row], connections: Trend | None) -> str:
+def _table(found: list[Row], shared: list[Segment], connections: Trend | None) -> str:
     lines = [
-        "| process | RSS MB | MB/h | PSS MB | MB/h | descriptors | an hour | leaks |",
-        "|---|---|---|---|---|---|---|---|",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|---" * len(COLUMNS) + "|",
         *(
-            f"| {row.process} | {row.resident_mb} | {row.resident_mb_an_hour:+} "
+            f"| {row.process} | {row.processes} | {row.own_mb} | {row.own_mb_an_hour:+} "
+            f"| {_signed(row.fastest_mb_an_hour)} "
+            f"| {row.resident_mb} | {row.resident_mb_an_hour:+} "
             f"| {row.proportional_mb} | {row.proportional_mb_an_hour:+} "
             f"| {row.descriptors} | {row.descriptors_an_hour:+} | {'yes' if row.leaks else ''} |"
-            for row in rows
+            for row in found
+        ),
+        *(
+            f"| {segment.server}: shared segment | | | | | {segment.resident_mb} "
+            f"| {segment.resident_mb_an_hour:+} | | | | | |"
+            for segment in shared
         ),
     ]
     if connections:
         lines.append(
-            f"| connections to postgres | | | | | {connections.last:.0f} "
+            f"| connections to postgres | {connections.last:.0f} | | | | | | | | "
             f"| {connections.an_hour:+.1f} | |"
         )
     return "\n".join(lines)
+
+
+def _signed(number: float | None) -> str:
+    return "" if number is None else f"{number:+}"
 
 
 def _arguments() -> argparse.Namespace:

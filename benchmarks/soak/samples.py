@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import defaultdict
@@ -12,28 +13,25 @@ import psutil
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from benchmarks.soak.held import GONE, Held, Process
 from deploy.local import Platform
 
-MB = 1024**2
-
 _CONNECTIONS = text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
-
-Series = list[tuple[float, float]]
-"""Seconds on the monotonic clock, and a value."""
+_SESSION = re.compile(r"postgres: (\S+) \S+ [\d.]+\(\d+\)")
+"""How a backend of Postgres titles itself: role, database, and where its client is."""
+_OTHER_TITLE = re.compile(r"postgres: [a-z ]*[a-z]")
 
 
 class Samples:
-    """Series by process: memory in MB (resident, and proportional), and open descriptors.
+    """What each process held, by the moment, and how many connections Postgres had.
 
-    A platform's process has its name; its lasting children are called after it. Children that come
-    and go, such as the renderers and the backends of Postgres, are summed as one.
+    A platform's process has its name; its children are called after it, those of Postgres by what
+    they do, or as whom they serve.
     """
 
     def __init__(self, platform: Platform, *, every_seconds: float) -> None:
-        self.resident: dict[str, Series] = defaultdict(list)
-        self.proportional: dict[str, Series] = defaultdict(list)
-        self.descriptors: dict[str, Series] = defaultdict(list)
-        self.connections: Series = []
+        self.held: dict[Process, list[tuple[float, Held]]] = defaultdict(list)
+        self.connections: list[tuple[float, float]] = []
         self._platform = platform
         self._every_seconds = every_seconds
         self._engine = create_engine(platform.servers.database, isolation_level="AUTOCOMMIT")
@@ -61,28 +59,20 @@ class Samples:
                 self.connections.append((now, connection.execute(_CONNECTIONS).scalar_one()))
 
     def _look_at(self, now: float, name: str, process: psutil.Process) -> None:
-        sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
         for each in (process, *process.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                held = _held(each)
-                of_name = sums[_named(name, each, process.pid)]
-                of_name[:] = [before + more for before, more in zip(of_name, held, strict=True)]
-        for key, (resident, proportional, descriptors) in sums.items():
-            self.resident[key].append((now, resident))
-            self.proportional[key].append((now, proportional))
-            self.descriptors[key].append((now, descriptors))
-
-
-def _held(process: psutil.Process) -> tuple[float, float, float]:
-    with process.oneshot():
-        memory = process.memory_full_info()
-        return memory.rss / MB, memory.pss / MB, float(process.num_fds())
+            with suppress(*GONE):
+                known = Process(_named(name, each, process.pid), each.pid)
+                self.held[known].append((now, Held.by(each)))
 
 
 def _named(owner: str, process: psutil.Process, owner_pid: int) -> str:
     if process.pid == owner_pid:
         return owner
     command = " ".join(process.cmdline())
+    if session := _SESSION.match(command):
+        return f"postgres: sessions of {session[1]}"
+    if other := _OTHER_TITLE.match(command):
+        return other[0]
     if "worker.engine.child" in command:
         return f"{owner}: engine"
     if "zygote" in command and process.ppid() == owner_pid:

@@ -12,6 +12,10 @@ POINTS = 120
 """A longer series is thinned: the pairs of its points would be too many."""
 
 
+Series = Sequence[tuple[float, float]]
+"""Seconds on the monotonic clock, and a value."""
+
+
 @dataclass(frozen=True)
 class Trend:
     """How a series goes after the warm-up."""
@@ -26,7 +30,7 @@ class Trend:
         return self.last - self.first
 
 
-def trend(series: Sequence[tuple[float, float]], *, after: float) -> Trend | None:
+def trend(series: Series, *, after: float) -> Trend | None:
     """The trend of what lies after that moment; None where that is too little.
 
     The slope is the median of those of all pairs of points (Theil and Sen); first and last are

@@ -21,7 +21,6 @@ from benchmarks.chaos.invariants import Breach, Harm
 from benchmarks.chaos.journal import Journal
 from benchmarks.chaos.outcome import Outcome
 from benchmarks.chaos.proxy import Mode, Proxy
-from benchmarks.soak.slopes import trend
 
 SCHEDULE = {"lease_seconds": 4.0, "rest_seconds": 6.0}
 
@@ -226,29 +225,3 @@ def test_several_seeds_are_summed_and_the_worst_time_is_kept() -> None:
 
     assert (facts["jobs"], facts["faults"], facts["zombie_writes_refused"]) == (20, 6, 4)
     assert (facts["latency_p99_s"], facts["recovery_max_s"]) == (9.0, 5.5)
-
-
-# The soak
-
-
-def test_a_trend_is_that_of_the_time_after_the_warm_up() -> None:
-    warm_up = [(float(second), 10.0 * second) for second in range(100)]
-    flat = [(float(second), 1_000.0) for second in range(100, 400)]
-
-    found = trend(warm_up + flat, after=100)
-
-    assert found is not None
-    assert (found.an_hour, found.growth) == (0, 0)
-
-
-def test_a_leak_is_seen_through_outliers() -> None:
-    leak = [(5.0 * n, 100 + n / 60 + (50 if n % 17 == 0 else 0)) for n in range(400)]
-
-    found = trend(leak, after=0)
-
-    assert found is not None
-    assert found.an_hour == pytest.approx(12, rel=0.05)
-
-
-def test_too_little_has_no_trend() -> None:
-    assert trend([(1.0, 1.0)] * 5, after=0) is None
