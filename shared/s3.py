@@ -109,7 +109,8 @@ def objects(
         },
         retry_config={
             "max_retries": 2,
-            "retry_timeout": timedelta(seconds=3 * read_seconds),
+            # No second try where the first has taken so long: whoever waits has waited enough.
+            "retry_timeout": timedelta(seconds=read_seconds),
             "backoff": {"max_backoff": timedelta(seconds=1)},
         },
     )

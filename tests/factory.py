@@ -44,7 +44,11 @@ def make_job(session: Session, tenant: UUID | None = None, **values: Any) -> Job
         }
         | values
     )
-    return jobs.create(session, draft)
+    job = jobs.create(session, draft)
+    for name, value in values.items():  # also what a job comes to only later
+        setattr(job, name, value)
+    session.flush()
+    return job
 
 
 def make_prepared(session: Session, page_count: int, **values: Any) -> tuple[Job, list[Work]]:
