@@ -49,6 +49,9 @@ def parse_id(public: str) -> UUID:
         raise NotFound from error
 
 
+# Named, each of them: of what `*` says a kept plan is spoilt by a migration that adds a column.
+_COLUMNS = ", ".join(Job.__table__.columns.keys())
+
 _CREATE = prepared.statement(
     "create_job",
     f"""
@@ -59,7 +62,7 @@ _CREATE = prepared.statement(
       VALUES (:id, :tenant, :options, :engine, :priority, :metadata, :source_name,
         :source_media_type, :source_bytes, :source_sha256, :sealed_password, :retry_of,
         :request_id, now() + make_interval(secs => :lasts))
-      RETURNING *),
+      RETURNING {_COLUMNS}),
     preparing AS (
       INSERT INTO work (tenant, job_id, kind, queue, priority)
       SELECT tenant, id, '{WorkKind.PREPARE}', '{WorkKind.PREPARE}', priority FROM job

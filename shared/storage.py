@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 PART_BYTES = 8 * 1024**2
 """Size of a part of a multipart upload; smaller objects are put at once."""
 
+SILENT_SECONDS = 7
+"""For so long an answer is waited for: a frozen store must not hold all uploads that a tenant may have."""
+
+LARGE_BYTES, LARGE_SECONDS = 1024**2, 60
+"""The answer to a PUT comes when its body was sent, which may take long."""
+
 LISTED = 1000
 """Objects listed, or deleted, by one request; no store does more."""
 
@@ -115,7 +121,8 @@ def put(key: str, body: bytes, media_type: str = "application/octet-stream") -> 
     attributes: Attributes = {"Content-Type": media_type}
     try:
         with typed_errors():
-            obstore.put(_objects(), key, body, attributes=attributes, use_multipart=False)
+            objects = _objects(is_large=len(body) > LARGE_BYTES)
+            obstore.put(objects, key, body, attributes=attributes, use_multipart=False)
     except ObjectMissing as error:  # what is missing is the bucket
         raise DependencyUnavailable(_REFUSED, retry_after_seconds=5) from error
 
@@ -292,8 +299,8 @@ def store() -> S3Client:
 
 
 @functools.cache
-def _objects() -> S3Store:
-    """The objects of the platform's own store."""
+def _objects(*, is_large: bool = False) -> S3Store:
+    """The objects of the platform's own store; what is large may take long to be sent."""
     where = settings()
     return s3.objects(
         url=where.store_url,
@@ -301,6 +308,7 @@ def _objects() -> S3Store:
         bucket=where.store_bucket,
         access_key=where.store_access_key.get_secret_value(),
         secret_key=where.store_secret_key.get_secret_value(),
+        read_seconds=LARGE_SECONDS if is_large else SILENT_SECONDS,
     )
 
 

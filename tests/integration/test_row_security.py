@@ -684,7 +684,8 @@ class TestAnOwnerThatIsNoSuperuser:
         with admin.connect() as connection:
             connection.execute(text("CREATE ROLE plain LOGIN PASSWORD 'plain'"))
             connection.execute(text("CREATE DATABASE plain OWNER plain"))
-        made = create_engine(admin.url.set(username="plain", password="plain", database="plain"))
+        url = admin.url.set(username="plain", password="plain", database="plain")
+        made = db.engine_for(url.render_as_string(hide_password=False))
         yield made
         made.dispose()
         with admin.connect() as connection:
