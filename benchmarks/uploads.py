@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from deploy.local import Platform
 
-CLIENTS = 8
+CLIENTS = 12
+"""Enough that two cores never wait for one; a tenant may have sixteen uploads at once."""
 BODY = b"%PDF-1.7\n" + os.urandom(1_000_000)
 
 
