@@ -19,6 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from benchmarks import engine, latency, uploads
 from benchmarks.documents import page_images, repeated
@@ -43,11 +46,12 @@ class Overhead:
     submit_p99_s: float
     uploads_per_s: float
     peak_rss_mb: dict[str, float]
+    stolen: float  # what others on the same host took of this machine's cores, as a share
 
 
 def measure(processes: int) -> Overhead:
     """Measure everything once, with that many engines side by side."""
-    peak = PeakMemory()
+    peak, before = PeakMemory(), psutil.cpu_times()
     raw, whole = _measure_paddle(processes, peak)
     with _platform("fake", processes, peak) as (platform, octavo):
         _say("submissions of one page")
@@ -56,7 +60,14 @@ def measure(processes: int) -> Overhead:
         rows = _measure_rows(platform)
         _say("uploads of 1 MB")
         rate = uploads.measure(platform, UPLOADS)
-    return Overhead(raw, whole, rows, median, tail, rate, peak.megabytes)
+    stolen = _stolen(before, psutil.cpu_times())
+    return Overhead(raw, whole, rows, median, tail, rate, peak.megabytes, stolen)
+
+
+def _stolen(before: Any, after: Any) -> float:
+    passed = float(sum(after) - sum(before))
+    stolen = float(getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0))
+    return round(stolen / passed, 3)
 
 
 def _measure_paddle(processes: int, peak: PeakMemory) -> tuple[float, float]:
@@ -112,6 +123,7 @@ def table(found: Overhead) -> str:
         ("one page, submit to result, p50", f"{found.submit_p50_s * 1000:.0f} ms"),
         ("one page, submit to result, p99", f"{found.submit_p99_s * 1000:.0f} ms"),
         ("uploads of 1 MB, per second", f"{found.uploads_per_s:.0f}"),
+        ("taken by others on the same host", f"{found.stolen:.0%} of the cores"),
         *((f"peak memory, {name}", f"{size:.0f} MB") for name, size in found.peak_rss_mb.items()),
     ]
     return "\n".join(["| figure | value |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
