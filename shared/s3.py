@@ -15,6 +15,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.handlers import add_expect_header
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 CLIENT_ERRORS = (BotoCoreError, ClientError)
 """What boto3's client raises of its own."""
+
+OBJECT_ERRORS = (BaseError, FileNotFoundError)
+"""What obstore raises."""
 
 
 def client(

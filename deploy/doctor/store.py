@@ -9,6 +9,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import obstore
+
 from deploy.doctor.finding import Finding, failure, warning, well
 from shared import s3
 from shared.config import Settings
@@ -47,6 +49,29 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield _clock(answer["ResponseMetadata"]["HTTPHeaders"])
     for part, probe in _PROBES.items():
         yield _probed(part, probe, store, settings.store_bucket)
+    yield _pages(settings)
+
+
+def _pages(settings: Settings) -> Finding:
+    """Put and read an object by the client that documents, pages and results pass through."""
+    objects = s3.objects(
+        url=settings.store_url,
+        region=settings.store_region,
+        bucket=settings.store_bucket,
+        access_key=settings.store_access_key.get_secret_value(),
+        secret_key=settings.store_secret_key.get_secret_value(),
+        read_seconds=5,
+    )
+    key = f"{PREFIX}{uuid4().hex}"
+    try:
+        obstore.put(objects, key, b"page", use_multipart=False)
+        is_same = bytes(obstore.get(objects, key).bytes()) == b"page"
+        obstore.delete(objects, key)
+    except s3.OBJECT_ERRORS as error:
+        return failure("store pages", str(error).partition("\n")[0], mend=_OTHER)
+    if not is_same:
+        return failure("store pages", "it gives back other bytes than it took", mend=_OTHER)
+    return well("store pages", "as the platform needs them")
 
 
 def _objects(store: S3Client, bucket: str, key: str) -> str:

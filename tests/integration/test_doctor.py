@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from deploy.doctor import broker, database, gateway, machine, platform, secrets, store
 from deploy.doctor.finding import Finding, Level
-from shared import workers
+from shared import s3, workers
 from shared.config import Settings, settings
 from shared.db import transaction
 from tests.factory import claimed, make_prepared
@@ -164,7 +164,13 @@ class TestStore:
     def test_one_that_is_well_is_left_as_it_was(self) -> None:
         found = parts(store.check(settings()))
 
-        assert {"store", "store objects", "store multipart", "store conditions"} <= found
+        assert {
+            "store",
+            "store objects",
+            "store multipart",
+            "store conditions",
+            "store pages",
+        } <= found
 
     def test_one_that_is_stopped(self) -> None:
         stopped = changed(store_url=f"http://127.0.0.1:{NOWHERE}")
@@ -182,6 +188,13 @@ class TestStore:
 
         assert found.level is Level.FAILURE
         assert "OCTAVO_STORE_SECRET_KEY" in found.mend
+
+    def test_a_store_that_only_refuses_pages_is_named(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, nowhere = s3.objects, {"url": f"http://127.0.0.1:{NOWHERE}"}
+        monkeypatch.setattr(s3, "objects", lambda **told: real(**told | nowhere))
+        assert sick(store.check(settings())).keys() == {"store pages"}
 
     @pytest.mark.parametrize("probe", store._PROBES)  # noqa: SLF001
     def test_one_that_does_not_keep_to_s3(

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "boto3": ("shared/s3.py",),
     "botocore": ("shared/s3.py", "shared/storage.py"),
-    "obstore": ("shared/s3.py", "shared/storage.py"),
+    "obstore": ("shared/s3.py", "shared/storage.py", "deploy/doctor/store.py"),
     "celery": ("worker/app.py", "worker/run.py", "worker/tasks/", "worker/dispatcher.py"),
     "kombu": ("worker/app.py", "worker/broker.py", "worker/dispatcher.py"),
     "fastapi": ("api/",),
