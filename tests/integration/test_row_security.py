@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +52,8 @@ OWNERS_EYES = """
 SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm')
   AND NOT coalesce('security_invoker=true' = ANY(reloptions), false)
 """
+
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = :role"
 
 LOOSE_KEYS = """
 SELECT conrelid::regclass::text, conname FROM pg_constraint k
@@ -414,6 +417,7 @@ class TestTheOtherRoles:
     def test_the_workers_have_connections_when_the_gateway_has_used_up_its_own(self) -> None:
         engine = create_engine(acting.url_of(Role.GATEWAY))
         acting.engine_of(Role.GATEWAY).dispose()
+        _until_it_has_no_connection(Role.GATEWAY)
         _limit(2)
         try:
             with engine.connect() as first, engine.connect() as second:
@@ -431,6 +435,20 @@ class TestTheOtherRoles:
 def _limit(connections: int) -> None:
     with transaction() as session:
         session.execute(text(f"ALTER ROLE octavo_gateway CONNECTION LIMIT {connections}"))
+
+
+def _until_it_has_no_connection(role: Role) -> None:
+    """A server process ends some time after its client has closed the connection."""
+    _kill(role)
+    ends_at = time.monotonic() + 20
+    while _connections(role):
+        assert time.monotonic() < ends_at, f"{role} has connections still"
+        time.sleep(0.02)
+
+
+def _connections(role: Role) -> int:
+    with transaction() as session:
+        return int(session.execute(text(CONNECTIONS), {"role": role}).scalar_one())
 
 
 def _something_for_every_step_of_the_sweeper() -> None:
