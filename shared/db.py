@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Event, Lock
 from typing import Any
@@ -225,18 +225,27 @@ class Sole:
         with _typed_errors():
             self.ask(f"LISTEN {channel}")
 
-    def wait(self, seconds: float) -> None:
-        """Return once something was told, or after so long; raises DatabaseUnavailable."""
+    def wait(self, seconds: float, heeding: Container[str]) -> None:
+        """Return once something of those was told, or after so long; raises DatabaseUnavailable."""
+        until = time.monotonic() + seconds
+        while not any(word in heeding for word in self._told(until - time.monotonic())):
+            if time.monotonic() >= until:
+                break
+
+    def _told(self, seconds: float) -> list[str]:
+        """What was told since the last time; where that is nothing, waits for it so long."""
         driver = _driver(self._holder)
         try:
             if not driver.notifies:
                 said = select.poll()
                 said.register(driver.fileno(), select.POLLIN)
-                said.poll(1000 * seconds)
+                said.poll(1000 * max(0.0, seconds))
                 driver.poll()
         except psycopg2.OperationalError as error:
             raise DatabaseUnavailable("The lock was lost with its connection.") from error
+        told = [told.payload for told in driver.notifies]
         driver.notifies.clear()
+        return told
 
     def ask(self, question: str, **values: object) -> Any:
         """The answer to a statement, with no transaction: that would last as long as the lock."""

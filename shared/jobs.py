@@ -66,7 +66,7 @@ _CREATE = prepared.statement(
     preparing AS (
       INSERT INTO work (tenant, job_id, kind, queue, priority)
       SELECT tenant, id, '{WorkKind.PREPARE}', '{WorkKind.PREPARE}', priority FROM job
-      RETURNING pg_notify('{work.BELL}', ''))
+      RETURNING pg_notify('{work.BELL}', queue))
     SELECT job.* FROM job, preparing
     """,  # noqa: S608 - of our own words
     id="uuid",

@@ -144,7 +144,7 @@ _ADD = prepared.statement(
         now() + make_interval(secs => :gives_way * (:behind - 1
           + row_number() OVER (ORDER BY page_no)))
       FROM held, rendered
-      ON CONFLICT DO NOTHING RETURNING status),
+      ON CONFLICT DO NOTHING RETURNING queue, status),
     failed AS (SELECT count(*) AS pages FROM added WHERE status = 'failed'),
     counted AS (
       UPDATE jobs SET pages_failed = pages_failed + failed.pages
@@ -153,12 +153,12 @@ _ADD = prepared.statement(
     assembling AS (
       INSERT INTO work (tenant, job_id, kind, queue, priority)
       SELECT tenant, job_id, '{WorkKind.ASSEMBLE}', '{WorkKind.ASSEMBLE}', priority
-      FROM held, counted WHERE are_all ON CONFLICT DO NOTHING RETURNING id),
+      FROM held, counted WHERE are_all ON CONFLICT DO NOTHING RETURNING queue),
     ended AS (
       UPDATE work SET status = :ends_as, error = :error, lease_until = NULL FROM held
       WHERE work.id = held.id AND :ends_as IS NOT NULL)
-    SELECT count(*) = 1, (SELECT pg_notify('{work.BELL}', '') FROM (
-        SELECT FROM added WHERE status = 'queued' UNION ALL SELECT FROM assembling) AS due LIMIT 1)
+    SELECT count(*) = 1, (SELECT count(pg_notify('{work.BELL}', queue)) FROM (
+        SELECT queue FROM added WHERE status = 'queued' UNION SELECT queue FROM assembling) AS due)
     FROM held
     """,  # noqa: S608 - of our own words
     id="bigint",
@@ -266,8 +266,8 @@ _END = prepared.statement(
     assembling AS (
       INSERT INTO work (tenant, job_id, kind, queue, priority, page_no)
       SELECT tenant, id, '{WorkKind.ASSEMBLE}', '{WorkKind.ASSEMBLE}', priority, 0 FROM counted
-      WHERE are_all ON CONFLICT DO NOTHING RETURNING id)
-    SELECT count(*) = 1, (SELECT pg_notify('{work.BELL}', '') FROM assembling) FROM ended
+      WHERE are_all ON CONFLICT DO NOTHING RETURNING queue)
+    SELECT count(*) = 1, (SELECT pg_notify('{work.BELL}', queue) FROM assembling) FROM ended
     """,  # noqa: S608 - of our own words
     id="bigint",
     attempt="integer",

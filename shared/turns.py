@@ -110,7 +110,7 @@ _UNSEND = text(
       SELECT id FROM work WHERE id = ANY(:ids) AND status = 'queued'
       ORDER BY id FOR NO KEY UPDATE)
     UPDATE work w SET sent_at = NULL FROM unsent WHERE w.id = unsent.id
-    RETURNING pg_notify('{BELL}', '')
+    RETURNING pg_notify('{BELL}', w.queue)
     """  # noqa: S608 - of our own words
 )
 

@@ -32,7 +32,7 @@ BROKER_PREFIX = "octavo:"
 """What the names of all lists in the broker begin with; the name of a queue follows."""
 
 BELL = "octavo_work"
-"""The channel on which the dispatcher hears, once it is committed, that work is there to be sent."""
+"""The channel on which the dispatcher hears, once it is committed, in which queue work is to be sent."""
 
 GIVES_WAY_SECONDS = 10
 """More than a page takes to be read, or a long job's next pages would come before a new job's."""
@@ -189,7 +189,7 @@ _RESCUE = text(
         AND failures + 1 < :max_failures ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
     UPDATE work w SET status = 'queued', sent_at = NULL, lease_until = NULL,
       failures = failures + 1
-    FROM overdue WHERE w.id = overdue.id RETURNING pg_notify('{BELL}', '')
+    FROM overdue WHERE w.id = overdue.id RETURNING pg_notify('{BELL}', w.queue)
     """  # noqa: S608 - of our own words
 )
 
@@ -206,7 +206,7 @@ _RESEND = text(
         AND sent_at < now() - make_interval(secs => :resend)
       ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
     UPDATE work w SET sent_at = NULL FROM lost WHERE w.id = lost.id
-    RETURNING pg_notify('{BELL}', '')
+    RETURNING pg_notify('{BELL}', w.queue)
     """  # noqa: S608 - of our own words
 )
 

@@ -50,7 +50,9 @@ class Dispatcher:
         self._slots: dict[str, int] = {}
         self._served: defaultdict[str, Served] = defaultdict(Served)  # of each queue
         self._slots_read_at = -math.inf
-        self._some_wait = False  # after the last round, for room
+        self._full: set[str] = (
+            set()
+        )  # queues of which some work waited, after the last round, for room
         self._pulse = Pulse("dispatcher")
 
     def run(self, stop: threading.Event) -> None:
@@ -77,7 +79,8 @@ class Dispatcher:
             has_sent = self.round() > 0
             self._pulse.full_round()
             pause = shortest if has_sent else min(2 * pause, 4 * shortest)
-            sole.wait(pause if self._some_wait else IDLE_SECONDS)
+            heeding = self._slots.keys() - self._full  # no word of work makes room
+            sole.wait(pause if self._full else IDLE_SECONDS, heeding)
             # A few messages at a time cost as much as many.
             stop.wait(max(0.0, began + shortest - time.monotonic()))
 
@@ -104,7 +107,7 @@ class Dispatcher:
                 marked = {
                     queue: self._fill(session, queue, due[queue], room[queue]) for queue in due
                 }
-        self._some_wait = any(len(marked.get(queue, ())) == room[queue] for queue in due)
+        self._full = {queue for queue in due if len(marked.get(queue, ())) == room[queue]}
         return [(queue, work_id) for queue, ids in marked.items() for work_id in ids]
 
     def _room(self, queue: str, demand: dict[Lane, Demand]) -> int:

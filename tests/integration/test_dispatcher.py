@@ -3,7 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from shared import pages, turns, work, workers
 from shared.config import settings
-from shared.db import sole_holder, transaction
+from shared.db import Sole, sole_holder, transaction
 from shared.errors import DatabaseUnavailable, DependencyUnavailable
 from shared.pages import Rendered
 from shared.status import Lane, WorkKind, WorkStatus
@@ -20,6 +21,7 @@ from tests.factory import claimed, make_job, make_prepared, overdue, recognition
 from worker.dispatcher import ADVISORY_LOCK, Dispatcher
 
 QUEUE = "recognise.fake"
+A_WORKER: dict[str, Any] = {"busy": 0, "draining": False, "version": "0", "device": {}}
 
 
 @pytest.fixture
@@ -43,10 +45,7 @@ def a_worker(slots: int, *, seen_seconds_ago: int = 0) -> None:
             f"worker {slots}",
             queues=[QUEUE],
             slots=slots,
-            busy=0,
-            draining=False,
-            version="0",
-            device={},
+            **A_WORKER,
         )
         seen = "UPDATE workers SET last_seen_at = now() - make_interval(secs => :ago)"
         session.execute(text(seen), {"ago": seen_seconds_ago})
@@ -265,24 +264,55 @@ def during_a_transaction(do: Callable[[Session], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "what",
+    ("what", "queue"),
     [
-        a_submission,
-        a_prepared_page,
-        a_last_page,
-        a_lease_that_ran_out,
-        a_message_that_was_lost,
-        a_message_that_was_given_back,
+        (a_submission, "prepare"),
+        (a_prepared_page, QUEUE),
+        (a_last_page, "assemble"),
+        (a_lease_that_ran_out, QUEUE),
+        (a_message_that_was_lost, QUEUE),
+        (a_message_that_was_given_back, QUEUE),
     ],
 )
-def test_the_dispatcher_is_told_of(what: Callable[[], Callable[[], None]]) -> None:
+def test_the_dispatcher_is_told_of(what: Callable[[], Callable[[], None]], queue: str) -> None:
     announce = what()
     with sole_holder(ADVISORY_LOCK, threading.Event()) as sole:
         sole.listen(work.BELL)
         announce()
         began = time.monotonic()
-        sole.wait(20)
+        sole.wait(20, {queue})
         assert time.monotonic() - began < 10
+
+
+def test_words_of_other_queues_wake_nobody() -> None:
+    announce = a_submission()
+    with sole_holder(ADVISORY_LOCK, threading.Event()) as sole:
+        sole.listen(work.BELL)
+        announce()
+        began = time.monotonic()
+        sole.wait(0.3, {QUEUE, "assemble"})
+        assert time.monotonic() - began >= 0.3
+
+
+def test_words_of_a_queue_whose_window_is_full_are_not_heeded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a_worker(slots=1)
+    prepared(3)  # more than its window
+    heeded: list[set[str]] = []
+    stop = threading.Event()
+
+    def wait(_: Sole, seconds: float, heeding: Container[str]) -> None:
+        heeded.append({queue for queue in (QUEUE, "assemble") if queue in heeding})
+        stop.set()
+
+    monkeypatch.setattr(Sole, "wait", wait)
+    with transaction() as session:
+        workers.beat(session, "cpu", queues=["assemble"], slots=1, **A_WORKER)
+
+    Dispatcher().run(stop)
+
+    assert heeded == [{"assemble"}]
 
 
 def test_who_holds_the_lock_hears_that_its_connection_died() -> None:
@@ -293,4 +323,4 @@ def test_who_holds_the_lock_hears_that_its_connection_died() -> None:
     ):
         during_a_transaction(lambda session: session.execute(text(killed), {"lock": ADVISORY_LOCK}))
         for _ in range(3):  # the server's last words come first
-            sole.wait(20)
+            sole.wait(20, {QUEUE})
