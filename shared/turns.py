@@ -3,7 +3,8 @@
 The lanes share each window, in a lane the tenant with the smallest share of what is busy or was
 served lately, of a tenant's work the earliest `turn_at`. That is when work came due; and a page's
 is later by `work.GIVES_WAY_SECONDS` for each unread page of its own job before it, so that a long
-job lets a short one of its tenant pass, yet not for ever.
+job lets a short one of its tenant pass, yet not for ever. What was sent had its turn: where that came
+to nothing, it goes before all that came since.
 """
 
 from __future__ import annotations

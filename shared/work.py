@@ -181,14 +181,16 @@ def retry_later(
 
 
 _RESCUE = text(
-    # It goes back to its place, for it has waited before: behind the queue of a busy platform it
-    # would be forgotten for a second time. And it is due at once: the lease was pause enough.
+    # It goes back to the place that it was sent from, for it has waited before: behind the queue of a
+    # busy platform it would be forgotten for a second time. A later page of a long job, which was
+    # sent while nobody else had anything to do, would even wait behind all that came meanwhile.
+    # And it is due at once: the lease was pause enough.
     f"""
     WITH overdue AS (
       SELECT id FROM work WHERE status = 'running' AND lease_until < now()
         AND failures + 1 < :max_failures ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
     UPDATE work w SET status = 'queued', sent_at = NULL, lease_until = NULL,
-      failures = failures + 1
+      failures = failures + 1, turn_at = least(turn_at, sent_at)
     FROM overdue WHERE w.id = overdue.id RETURNING pg_notify('{BELL}', w.queue)
     """  # noqa: S608 - of our own words
 )
@@ -200,12 +202,14 @@ def rescue(session: Session) -> int:
 
 
 _RESEND = text(
+    # From the place that it was sent from, as what is rescued.
     f"""
     WITH lost AS (
       SELECT id FROM work WHERE status = 'queued'
         AND sent_at < now() - make_interval(secs => :resend)
       ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)
-    UPDATE work w SET sent_at = NULL FROM lost WHERE w.id = lost.id
+    UPDATE work w SET sent_at = NULL, turn_at = least(turn_at, sent_at)
+    FROM lost WHERE w.id = lost.id
     RETURNING pg_notify('{BELL}', w.queue)
     """  # noqa: S608 - of our own words
 )

@@ -116,6 +116,20 @@ def test_rescued_work_goes_back_to_its_place_before_what_came_later(session: Ses
         assert turns.pick(session, first.queue, Lane.INTERACTIVE, 1) == [first.id]
 
 
+def test_rescued_work_that_gave_way_goes_before_what_came_since_it_was_sent(
+    session: Session,
+) -> None:
+    long, [*_, last] = make_prepared(session, 6)
+    assert len(turns.pick(session, last.queue, Lane.INTERACTIVE, 6)) == 6
+    claimed(session, last)
+    make_prepared(session, 3, tenant=long.tenant)
+
+    overdue(session)
+    assert work.rescue(session) == 1
+
+    assert turns.pick(session, last.queue, Lane.INTERACTIVE, 1) == [last.id]
+
+
 def test_what_a_newer_version_wrote_besides_is_left_out(session: Session) -> None:
     job, [unit] = make_prepared(session, 1)
     assert pages.succeed(session, claimed(session, unit), recognition("read"))
@@ -144,6 +158,18 @@ def test_a_sent_message_that_came_to_nothing_is_sent_again(session: Session) -> 
     assert work.resend(session) == 1
 
     assert turns.pick(session, unit.queue, Lane.INTERACTIVE, 10) == [unit.id]
+
+
+def test_work_that_is_sent_again_goes_before_what_came_since_it_was_sent(session: Session) -> None:
+    long, [*_, last] = make_prepared(session, 6)
+    assert len(turns.pick(session, last.queue, Lane.INTERACTIVE, 6)) == 6
+    make_prepared(session, 3, tenant=long.tenant)
+
+    long_ago = "UPDATE work SET sent_at = now() - interval '1 hour' WHERE id = :id"
+    session.execute(text(long_ago), {"id": last.id})
+    assert work.resend(session) == 1
+
+    assert turns.pick(session, last.queue, Lane.INTERACTIVE, 1) == [last.id]
 
 
 def test_work_that_could_not_be_published_was_never_sent(session: Session) -> None:
