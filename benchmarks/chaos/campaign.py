@@ -33,6 +33,8 @@ LEASE_SECONDS = 4.0
 SWEEP_SECONDS = 0.5
 DISPATCH_SECONDS = 0.12
 """Four times the setting: so long the dispatcher sleeps at most."""
+BOUND_SECONDS = LEASE_SECONDS + SWEEP_SECONDS + DISPATCH_SECONDS + 1
+"""In which the work of a killed worker is promised to go on."""
 SETTINGS = {
     "OCTAVO_LEASE_SECONDS": str(LEASE_SECONDS),
     "OCTAVO_HEARTBEAT_SECONDS": "1",
@@ -52,6 +54,9 @@ RESTARTS = Restarts(longest_seconds=0.2, loop_deaths=1_000)
 
 REST_SECONDS = LEASE_SECONDS + SWEEP_SECONDS + 2
 """After which the work of a dead worker must have gone on."""
+
+DEADLY_SECONDS = 30.0
+"""A page that hangs its engine does so four times, in ever smaller company, and has to come to it."""
 
 SECONDS_A_JOB = 0.12
 """Two quiet cores keep up with that many jobs."""
@@ -91,6 +96,12 @@ class Plan:
         breaking = faults.seconds_of(self.schedule, rest_seconds=REST_SECONDS)
         return max(breaking, SECONDS_A_JOB * self.jobs)
 
+    @property
+    def deadly_jobs(self) -> int:
+        """So many may have a page that kills its engine: it would be a fault more among quiet ones."""
+        quiet_from = min((each.at for each in self.schedule if each.is_quiet), default=self.seconds)
+        return int(self.jobs * max(0.0, quiet_from - DEADLY_SECONDS) / self.seconds)
+
 
 def run(plan: Plan, say: Callable[[str], None]) -> Outcome:
     """What came of the campaign; its directory stays where something was not right."""
@@ -100,7 +111,8 @@ def run(plan: Plan, say: Callable[[str], None]) -> Outcome:
     except BaseException:
         say(f"logs and rows are in {directory}")
         raise
-    if outcome.breaches or "OCTAVO_CHAOS_STAYS" in os.environ:
+    is_late = outcome.recovery_max_s > BOUND_SECONDS
+    if outcome.breaches or is_late or "OCTAVO_CHAOS_STAYS" in os.environ:
         say(f"logs and rows are in {directory}")
     else:
         shutil.rmtree(directory, ignore_errors=True)
@@ -170,7 +182,8 @@ def _break_while_sending(platform: Platform, injector: Injector, plan: Plan) -> 
 
 async def _send(platform: Platform, plan: Plan) -> Sent:
     clients = Clients(platform.urls, platform.api_key)
-    await clients.send(submissions(plan.seed, plan.jobs), over_seconds=plan.seconds)
+    documents = submissions(plan.seed, plan.jobs, deadly=plan.deadly_jobs)
+    await clients.send(documents, over_seconds=plan.seconds)
     return clients.sent
 
 

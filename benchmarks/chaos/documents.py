@@ -99,14 +99,17 @@ class Submission:
         return image
 
 
-def submissions(seed: int, jobs: int) -> Iterator[Submission]:
-    """The submissions of a seed, in order; a page costs a millisecond once it is asked for."""
+def submissions(seed: int, jobs: int, *, deadly: int | None = None) -> Iterator[Submission]:
+    """The submissions of a seed, in order; a page costs a millisecond once it is asked for.
+
+    Only the first `deadly` of them may have a page that kills its engine.
+    """
     chance = random.Random(seed)
     for number in range(1, jobs + 1):
         yield Submission(
             number=number,
             key=f"chaos-{seed}-{number}",
-            faults=_faults(chance),
+            faults=_faults(chance, may_be_deadly=deadly is None or number <= deadly),
             is_pdf=chance.random() < PDFS,
             fate=chance.choices(list(Fate), weights=(92, 5, 3))[0],
             patience_seconds=chance.uniform(0, 4),
@@ -114,12 +117,13 @@ def submissions(seed: int, jobs: int) -> Iterator[Submission]:
         )
 
 
-def _faults(chance: random.Random) -> tuple[Fault | None, ...]:
+def _faults(chance: random.Random, *, may_be_deadly: bool) -> tuple[Fault | None, ...]:
     """1 to 12 pages, mostly few; about every thirtieth document has one page that is not good."""
     pages = min(chance.randint(1, LARGEST), chance.randint(1, LARGEST))
     faults: list[Fault | None] = [None] * pages
     kinds = (None, DEADLY, (Fault.UNREADABLE,), ODD)
     [chosen] = chance.choices(kinds, weights=SHARES)
     if chosen:
-        faults[chance.randrange(pages)] = chance.choice(chosen)
+        page, fault = chance.randrange(pages), chance.choice(chosen)
+        faults[page] = fault if may_be_deadly or fault not in DEADLY else None
     return tuple(faults)

@@ -26,11 +26,9 @@ from sqlalchemy import Engine, create_engine, text
 
 from benchmarks.chaos import faults, invariants
 from benchmarks.chaos.campaign import (
-    DISPATCH_SECONDS,
-    LEASE_SECONDS,
+    BOUND_SECONDS,
     REST_SECONDS,
     SETTINGS,
-    SWEEP_SECONDS,
     await_rest,
     platform_of,
 )
@@ -42,7 +40,6 @@ from benchmarks.chaos.proxy import Proxy
 from benchmarks.chaos.recovery import Watch
 from deploy.local import Platform
 
-BOUND_SECONDS = LEASE_SECONDS + SWEEP_SECONDS + DISPATCH_SECONDS + 1
 PAGES = 8
 JOBS_A_SECOND = 4.0
 ZOMBIE_SETTINGS = {**SETTINGS, "OCTAVO_FAKE_SLOTS": "32", "OCTAVO_FAKE_DELAY_SECONDS": "1.5"}

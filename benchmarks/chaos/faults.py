@@ -113,23 +113,22 @@ class Fault:
 def schedule(seed: int, count: int, *, lease_seconds: float, rest_seconds: float) -> list[Fault]:
     """`count` faults of all kinds, and some to spare: most in no order and over one another, the last ones quiet.
 
-    A quiet one has `rest_seconds` for itself.
+    A quiet one has `rest_seconds` for itself; the first comes so long after the end of all others.
     """
     chance = random.Random(f"faults of {seed}")
     quiet = round(QUIET_SHARE * count)
     kinds = _mixed(count - quiet + math.ceil(SPARE_SHARE * count), chance)
-    return [
-        *(
-            Fault(
-                kind=kind,
-                at=SECONDS_A_FAULT * (number + chance.random()),
-                seconds=_duration(kind, lease_seconds, chance),
-                draw=chance.randrange(1_000),
-            )
-            for number, kind in enumerate(kinds)
-        ),
-        *quiet_kills(quiet, begin=SECONDS_A_FAULT * (len(kinds) + 1), rest_seconds=rest_seconds),
+    others = [
+        Fault(
+            kind=kind,
+            at=SECONDS_A_FAULT * (number + chance.random()),
+            seconds=_duration(kind, lease_seconds, chance),
+            draw=chance.randrange(1_000),
+        )
+        for number, kind in enumerate(kinds)
     ]
+    begin = seconds_of(others, rest_seconds=rest_seconds)
+    return [*others, *quiet_kills(quiet, begin=begin, rest_seconds=rest_seconds)]
 
 
 def quiet_kills(count: int, *, begin: float, rest_seconds: float) -> list[Fault]:

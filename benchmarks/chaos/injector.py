@@ -74,14 +74,20 @@ class Injector:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self, faults: Sequence[Fault]) -> None:
-        """Return when all of them have happened and are over, or `stop` was called."""
-        began = time.monotonic()
+        """Return when all of them have happened and are over, or `stop` was called.
+
+        A quiet one waits for the end of all before it; where that is late, it comes as much later,
+        and so do those after it.
+        """
+        began, ends = time.monotonic(), 0.0
         threads: list[threading.Thread] = []
         for fault in sorted(faults, key=lambda fault: fault.at):
-            if self._ended.wait(max(0.0, began + fault.at - time.monotonic())):
-                break
             if fault.is_quiet:
                 self._await(threads)
+                began = max(began, time.monotonic() - ends)
+            if self._ended.wait(max(0.0, began + fault.at - time.monotonic())):
+                break
+            ends = max(ends, fault.at + fault.seconds)
             threads.append(threading.Thread(target=self._happen, args=(fault,)))
             threads[-1].start()
         self._await(threads)

@@ -39,6 +39,7 @@ class Outcome:
     latency_max_s: float
     quiet_recoveries: list[float]  # after kills when nothing else went wrong
     recovery_all_max_s: float  # after all kills
+    recoveries: list[dict[str, Any]]  # each of them, with what may explain it
     seconds: float  # the whole campaign
 
     def harm(self, kind: Harm) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 
 import httpx
 from sqlalchemy import create_engine, text
@@ -74,6 +75,7 @@ def reckon(
         latency_max_s=_quantile(latencies, 1),
         quiet_recoveries=[each.seconds for each in watch.recovered if each.is_quiet],
         recovery_all_max_s=max((each.seconds for each in watch.recovered), default=0.0),
+        recoveries=[asdict(each) for each in watch.recovered],
         seconds=seconds,
     )
 

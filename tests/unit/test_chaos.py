@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from benchmarks.chaos import faults, outcome
-from benchmarks.chaos.documents import HARMFUL, Fate, submissions
-from benchmarks.chaos.faults import Kind
+from benchmarks.chaos.documents import DEADLY, HARMFUL, Fate, submissions
+from benchmarks.chaos.faults import Fault, Kind
+from benchmarks.chaos.injector import Injector
 from benchmarks.chaos.invariants import Breach, Harm
 from benchmarks.chaos.journal import Journal
 from benchmarks.chaos.outcome import Outcome
@@ -38,13 +39,35 @@ def test_a_seed_gives_the_same_faults_and_documents_again() -> None:
     assert first[7].document() == second[7].document()
 
 
-def test_the_last_faults_have_time_for_themselves() -> None:
-    planned = faults.schedule(1, 50, **SCHEDULE)
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_the_last_faults_have_time_for_themselves(seed: int) -> None:
+    planned = faults.schedule(seed, 50, **SCHEDULE)
     quiet = [fault for fault in planned if fault.is_quiet]
+    others = planned[: -len(quiet)]
 
     assert len(quiet) >= 5
     assert planned[-len(quiet) :] == quiet
-    assert all(later.at - sooner.at >= 6 for sooner, later in itertools.pairwise(quiet))
+    assert quiet[0].at - max(each.at + each.seconds for each in others) > 5.99
+    assert all(later.at - sooner.at > 5.99 for sooner, later in itertools.pairwise(quiet))
+
+
+def test_a_fault_that_ends_late_puts_off_the_quiet_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing: Any = None
+    injector = Injector(nothing, nothing, on_kill=nothing)
+    struck: list[float] = []
+
+    def inject(_: Injector, fault: Fault) -> bool:
+        struck.append(time.monotonic())
+        time.sleep(0 if fault.is_quiet else 0.5)
+        return True
+
+    monkeypatch.setattr(Injector, "_inject", inject)
+    late = Fault(Kind.FREEZE_ENGINE, at=0, seconds=0.1, draw=0)
+    injector.run([late, *faults.quiet_kills(2, begin=0.3, rest_seconds=0.3)])
+
+    first, second, third = struck
+    assert second - first >= 0.5 + 0.2
+    assert third - second >= 0.25
 
 
 def test_a_thousand_documents_have_pages_enough_and_every_fate() -> None:
@@ -52,6 +75,15 @@ def test_a_thousand_documents_have_pages_enough_and_every_fate() -> None:
 
     assert sum(each.pages for each in made) >= 4_000
     assert {each.fate for each in made} == set(Fate)
+
+
+def test_the_last_documents_kill_no_engine_and_are_the_same_otherwise() -> None:
+    plain, spared = (list(submissions(18, 1_000, deadly=number)) for number in (None, 738))
+
+    changed = [one.number for one, other in zip(plain, spared, strict=True) if one != other]
+    assert changed
+    assert all(set(plain[number - 1].faults) & set(DEADLY) for number in changed)
+    assert not any(set(one.faults) & set(DEADLY) for one in spared[738:])
 
 
 def test_the_documents_of_twenty_seeds_do_every_harm() -> None:
@@ -191,6 +223,7 @@ def an_outcome(**values: Any) -> Outcome:
         "latency_max_s": 5.0,
         "quiet_recoveries": [4.5, 5.0],
         "recovery_all_max_s": 6.0,
+        "recoveries": [],
         "seconds": 60.0,
     }
     return Outcome(**(usual | values))
