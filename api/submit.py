@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from api.uploads import Upload
-from shared import abilities, audit, jobs, pages, sealing, storage
+from shared import abilities, audit, jobs, new_pages, pages, sealing, storage
 from shared.audit import Action, Actor
 from shared.config import settings
 from shared.errors import (
@@ -132,7 +132,7 @@ def retry(
         request_id=actor.request_id,
     )
     job = jobs.create(session, draft)
-    pages.reuse(session, old, job, sorted(good - again))
+    new_pages.reuse(session, old, job, sorted(good - again))
     facts = {"retry_of": jobs.public_id(old.id), "pages_reused": len(good - again)}
     audit.record(session, old.tenant, actor, Action.JOB_RETRIED, jobs.public_id(job_id), **facts)
     return job

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from shared import jobs, ladder, pages, work
+from shared import jobs, ladder, new_pages, work
 from shared.config import settings
 from shared.errors import (
     EngineDied,
@@ -38,7 +38,7 @@ DEATH_FAILURES = 2
 """What the engine's death counts for a page that nobody shared the suspicion with."""
 
 _END: dict[WorkKind, Callable[[Session, Claim, OctavoError], bool]] = {
-    WorkKind.PREPARE: pages.give_up,
+    WorkKind.PREPARE: new_pages.give_up,
     WorkKind.RECOGNISE: ladder.fail,
     WorkKind.ASSEMBLE: jobs.fail,
 }

@@ -1,7 +1,7 @@
 """Jobs: how they begin, move and end. The row is locked first, then those of its work.
 
 `lock` returns the row; every function that ends a job locks it. A job's bytes are at
-`storage.job_prefix`; its pages in `shared.pages`; its work in `shared.work`.
+`storage.job_prefix`; its pages in `shared.new_pages` and `shared.pages`; its work in `shared.work`.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from shared import jobs, keys, pages, storage, work
+from shared import jobs, keys, new_pages, storage, work
 from shared.db import transaction
 from shared.document import Block, BlockKind, Recognition
 from shared.models import Job, Work
-from shared.pages import Rendered
+from shared.new_pages import Rendered
 from shared.status import Lane, WorkKind, WorkStatus
 from shared.work import Claim
 
@@ -55,9 +55,9 @@ def make_prepared(session: Session, page_count: int, **values: Any) -> tuple[Job
     """A job whose pages all wait to be read, and the work to read them."""
     job = make_job(session, **values)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-    assert pages.begin(session, held, job, page_count)
+    assert new_pages.begin(session, held, job, page_count)
     rendered = [Rendered(number + 1, f"key/{number}", 100, 200) for number in range(page_count)]
-    assert pages.add(session, held, rendered, ends_as=WorkStatus.SUCCEEDED)
+    assert new_pages.add(session, held, rendered, ends_as=WorkStatus.SUCCEEDED)
     session.refresh(job)
     return job, work_of(session, job, WorkKind.RECOGNISE)
 
@@ -67,14 +67,14 @@ def make_readable(images: list[bytes]) -> Job:
     with transaction() as session:
         job = make_job(session)
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        assert pages.begin(session, held, job, len(images))
+        assert new_pages.begin(session, held, job, len(images))
     rendered = []
     for page_no, image in enumerate(images, 1):
         key = storage.page_key(job.tenant, job.id, page_no, held.attempt)
         storage.put(key, image)
         rendered.append(Rendered(page_no, key, 100, 100))
     with transaction() as session:
-        assert pages.add(session, held, rendered, ends_as=WorkStatus.SUCCEEDED)
+        assert new_pages.add(session, held, rendered, ends_as=WorkStatus.SUCCEEDED)
     return job
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from shared import jobs, pages, storage
+from shared import jobs, new_pages, pages, storage
 from shared.audit import Action
 from shared.db import transaction
 from shared.document import Block, BlockKind, Box
@@ -74,9 +74,9 @@ def finished(client: TestClient, said: str = "said", **options: str) -> str:
     with transaction() as session:
         job = session.get_one(Job, jobs.parse_id(public))
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, job, 2)
-        rendered = [pages.Rendered(number, f"{number}.jpg", 100, 200) for number in (1, 2)]
-        pages.add(session, held, rendered)
+        new_pages.begin(session, held, job, 2)
+        rendered = [new_pages.Rendered(number, f"{number}.jpg", 100, 200) for number in (1, 2)]
+        new_pages.add(session, held, rendered)
         good, bad = work_of(session, job, WorkKind.RECOGNISE)
         pages.succeed(session, claimed(session, good), recognition(said))
         pages.fail(session, claimed(session, bad), PageTimeout())
@@ -93,9 +93,9 @@ def illustrated(client: TestClient) -> str:
     with transaction() as session:
         job = session.get_one(Job, jobs.parse_id(public))
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, job, 2)
-        rendered = [pages.Rendered(number, f"{number}.jpg", 100, 200) for number in (1, 2)]
-        pages.add(session, held, rendered)
+        new_pages.begin(session, held, job, 2)
+        rendered = [new_pages.Rendered(number, f"{number}.jpg", 100, 200) for number in (1, 2)]
+        new_pages.add(session, held, rendered)
         held = claimed(session, work_of(session, job, WorkKind.RECOGNISE)[0])
         storage.put(storage.figure_key(job.tenant, job.id, 1, held.attempt, 1), FIGURE)
         pages.succeed(session, held, recognition(blocks=[block]))

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from shared import jobs, pages, storage, work
+from shared import jobs, new_pages, pages, storage, work
 from shared.db import sole_holder, transaction
 from shared.models import Job
 from shared.status import JobStatus, WorkKind, WorkStatus
@@ -52,9 +52,9 @@ def finished_job() -> Job:
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
         work.release(session, held)
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, job, 1)
+        new_pages.begin(session, held, job, 1)
         key = page_key(job.tenant, job.id, 1, held.attempt)
-        pages.add(session, held, [pages.Rendered(1, key, 1, 1)])
+        new_pages.add(session, held, [new_pages.Rendered(1, key, 1, 1)])
         work.end(session, held, WorkStatus.SUCCEEDED)
         pages.succeed(
             session, claimed(session, work_of(session, job, WorkKind.RECOGNISE)[0]), recognition()

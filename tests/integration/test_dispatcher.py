@@ -11,11 +11,11 @@ import redis
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import pages, turns, work, workers
+from shared import new_pages, pages, turns, work, workers
 from shared.config import settings
 from shared.db import Sole, sole_holder, transaction
 from shared.errors import DatabaseUnavailable, DependencyUnavailable
-from shared.pages import Rendered
+from shared.new_pages import Rendered
 from shared.status import Lane, WorkKind, WorkStatus
 from tests.factory import claimed, make_job, make_prepared, overdue, recognition, work_of
 from worker.dispatcher import ADVISORY_LOCK, Dispatcher
@@ -215,11 +215,11 @@ def a_prepared_page() -> Callable[[], None]:
     with transaction() as session:
         job = make_job(session)
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, job, 1)
+        new_pages.begin(session, held, job, 1)
 
     def announce() -> None:
         with transaction() as session:
-            pages.add(session, held, [Rendered(1, "key", 100, 200)])
+            new_pages.add(session, held, [Rendered(1, "key", 100, 200)])
 
     return announce
 

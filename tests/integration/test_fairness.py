@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import pages, turns, work, workers
+from shared import new_pages, turns, work, workers
 from shared.db import transaction
 from shared.models import Job
 from shared.served import HALF_LIFE_SECONDS, Served
@@ -39,9 +39,9 @@ def rendered(session: Session, job: Job, numbers: range, *, behind: int) -> None
     """Let prepare have put more pages of a job into its queue."""
     [unit] = work_of(session, job, WorkKind.PREPARE)
     held = claimed(session, unit)
-    pages.begin(session, held, job, 2_000)
-    rows = [pages.Rendered(number, "key", 1, 1) for number in numbers]
-    assert pages.add(session, held, rows, behind=behind)
+    new_pages.begin(session, held, job, 2_000)
+    rows = [new_pages.Rendered(number, "key", 1, 1) for number in numbers]
+    assert new_pages.add(session, held, rows, behind=behind)
     work.release(session, held)
 
 

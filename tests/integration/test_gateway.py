@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.known_callers import KEPT_SECONDS
-from shared import jobs, keys, pages, storage
+from shared import jobs, keys, new_pages, pages, storage
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import PageTimeout
@@ -42,9 +42,9 @@ def run(job: dict[str, Any], *, good: int, failed: int = 0) -> None:
     with transaction() as session:
         row = session.get_one(Job, jobs.parse_id(job["id"]))
         held = claimed(session, work_of(session, row, WorkKind.PREPARE)[0])
-        pages.begin(session, held, row, good + failed)
+        new_pages.begin(session, held, row, good + failed)
         numbers = range(1, good + failed + 1)
-        pages.add(session, held, [pages.Rendered(n, f"{n}.jpg", 100, 200) for n in numbers])
+        new_pages.add(session, held, [new_pages.Rendered(n, f"{n}.jpg", 100, 200) for n in numbers])
         for unit in work_of(session, row, WorkKind.RECOGNISE):
             if unit.page_no <= good:
                 pages.succeed(session, claimed(session, unit), recognition(f"page {unit.page_no}"))
@@ -481,7 +481,7 @@ class TestEnding:
         gateway.delete(f"/v1/jobs/{job['id']}")
 
         with transaction() as session:
-            assert pages.begin(session, held, row, 1) is None
+            assert new_pages.begin(session, held, row, 1) is None
 
     def test_an_expired_result_says_gone(self, gateway: TestClient) -> None:
         from sqlalchemy import text

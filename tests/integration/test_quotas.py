@@ -16,7 +16,7 @@ from api import admission, rates
 from api.app import create_app
 from api.limits import Limits
 from deploy.tenants import tenants
-from shared import jobs, keys, pages, quotas, storage, work, workers
+from shared import jobs, keys, new_pages, pages, quotas, storage, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DependencyUnavailable, PageTimeout
@@ -127,9 +127,9 @@ class TestFootprints:
         assert self.counted(session, tenant) == (1, 1, 100)
 
         held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, held, job, 3)
+        new_pages.begin(session, held, job, 3)
         assert self.counted(session, tenant) == (1, 3, 100)
-        pages.add(session, held, [pages.Rendered(n, "key", 1, 1) for n in (1, 2, 3)])
+        new_pages.add(session, held, [new_pages.Rendered(n, "key", 1, 1) for n in (1, 2, 3)])
         for unit in work_of(session, job, WorkKind.RECOGNISE):
             pages.succeed(session, claimed(session, unit), recognition())
         assert self.counted(session, tenant) == (1, 3, 100)
@@ -200,7 +200,7 @@ class TestLimits:
         job = submit(gateway).json()
         with transaction() as session:
             row = session.get_one(Job, jobs.parse_id(job["id"]))
-            pages.begin(
+            new_pages.begin(
                 session, claimed(session, work_of(session, row, WorkKind.PREPARE)[0]), row, 2
             )
         assert submit(gateway).status_code == 202  # two pages, and one not opened

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
-from shared import db, glances, jobs, keys, pages, turns, work, workers
+from shared import db, glances, jobs, keys, new_pages, pages, turns, work, workers
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseUnavailable, PageTimeout
@@ -341,10 +341,10 @@ class TestTheOtherRoles:
         with acting_as(Role.WORKER), transaction() as session:
             held = claimed(session, prepare)
             assert session.get(Job, job.id) is not None
-            assert pages.begin(session, held, job, 3)
-            rendered = [pages.Rendered(number, f"{number}.jpg", 10, 10) for number in (1, 2)]
-            rendered.append(pages.Rendered(3, error=PageTimeout()))
-            assert pages.add(session, held, rendered)
+            assert new_pages.begin(session, held, job, 3)
+            rendered = [new_pages.Rendered(number, f"{number}.jpg", 10, 10) for number in (1, 2)]
+            rendered.append(new_pages.Rendered(3, error=PageTimeout()))
+            assert new_pages.add(session, held, rendered)
             assert len(unread(session, job)) == 2
             assert work.renew(session, [held]) == {held.id}
             assert work.end(session, held, WorkStatus.SUCCEEDED)
@@ -374,9 +374,9 @@ class TestTheOtherRoles:
             prepare = work_of(session, job, WorkKind.PREPARE)[0]
         with acting_as(Role.WORKER), transaction() as session:
             held = claimed(session, prepare)
-            pages.begin(session, held, job, 2)
-            pages.add(session, held, [pages.Rendered(1, "1.jpg", 10, 10)])
-            assert pages.give_up(session, held, PageTimeout())
+            new_pages.begin(session, held, job, 2)
+            new_pages.add(session, held, [new_pages.Rendered(1, "1.jpg", 10, 10)])
+            assert new_pages.give_up(session, held, PageTimeout())
 
     def test_the_dispatcher_sends(self) -> None:
         from shared.status import Lane
@@ -460,7 +460,7 @@ def _something_for_every_step_of_the_sweeper() -> None:
             if unit is None:
                 job = make_job(session)
                 unit = work_of(session, job, WorkKind.PREPARE)[0]
-                pages.begin(session, claimed(session, unit), job, 2)
+                new_pages.begin(session, claimed(session, unit), job, 2)
             else:
                 claimed(session, unit)
             exhausted = "UPDATE work SET failures = 99 WHERE id = :id"

@@ -30,7 +30,7 @@ from client.event_stream import EventDecoder
 from client.models import DocumentPage, PageEvent, PageReset, PageText
 from client.sdk import Octavo
 from deploy.embedded import ports
-from shared import config, glances, jobs, keys, pages, work
+from shared import config, glances, jobs, keys, new_pages, pages, work
 from shared.audit import Action
 from shared.connection import Connection
 from shared.db import transaction
@@ -409,8 +409,8 @@ class TestAStream:
         assert (reader.error, rows()) == (None, [])
         with transaction() as session:
             held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-            pages.begin(session, held, job, 1)
-            pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
+            new_pages.begin(session, held, job, 1)
+            new_pages.add(session, held, [new_pages.Rendered(1, "key", 1, 1)])
         wait_until(rows)
         with transaction() as session:
             [unit] = work_of(session, job, WorkKind.RECOGNISE)

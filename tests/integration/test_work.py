@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared import failure, jobs, pages, turns, work
+from shared import failure, jobs, new_pages, pages, turns, work
 from shared.config import settings
 from shared.db import own_transactions, transaction
 from shared.errors import DependencyUnavailable, EngineUnavailable, PageTimeout
@@ -338,14 +338,14 @@ def test_preparing_twice_makes_each_page_once(session: Session) -> None:
     job = make_job(session)
     [unit] = work_of(session, job, WorkKind.PREPARE)
     first = claimed(session, unit)
-    pages.begin(session, first, job, 2)
-    pages.add(session, first, [pages.Rendered(1, "first", 1, 1)])
+    new_pages.begin(session, first, job, 2)
+    new_pages.add(session, first, [new_pages.Rendered(1, "first", 1, 1)])
     overdue(session)
     work.rescue(session)
     second = claimed(session, unit)
 
-    assert not pages.add(session, first, [pages.Rendered(2, "first", 1, 1)])
-    assert pages.add(session, second, [pages.Rendered(n, "second", 1, 1) for n in (1, 2)])
+    assert not new_pages.add(session, first, [new_pages.Rendered(2, "first", 1, 1)])
+    assert new_pages.add(session, second, [new_pages.Rendered(n, "second", 1, 1) for n in (1, 2)])
 
     keys = session.execute(text("SELECT page_no, image_key FROM pages ORDER BY 1")).all()
     assert keys == [(1, "first"), (2, "second")]
@@ -359,31 +359,31 @@ def test_whoever_lost_prepare_neither_begins_nor_adds_nor_ends(session: Session)
     work.rescue(session)
     current = claimed(session, unit)
 
-    assert pages.begin(session, late, job, 2) is None
-    failed = pages.Rendered(1, error=PageTimeout())
-    assert not pages.add(session, late, [failed], ends_as=WorkStatus.SUCCEEDED)
+    assert new_pages.begin(session, late, job, 2) is None
+    failed = new_pages.Rendered(1, error=PageTimeout())
+    assert not new_pages.add(session, late, [failed], ends_as=WorkStatus.SUCCEEDED)
 
     session.refresh(job)
     assert (job.status, job.pages_total, job.pages_failed) == (JobStatus.QUEUED, None, 0)
     assert work_of(session, job, WorkKind.PREPARE)[0].status is WorkStatus.RUNNING
     assert work_of(session, job, WorkKind.RECOGNISE) == []
-    assert pages.begin(session, current, job, 2) == pages.Begun([1, 2], 0)
+    assert new_pages.begin(session, current, job, 2) == new_pages.Begun([1, 2], 0)
 
 
 def test_prepare_goes_on_behind_what_an_earlier_attempt_added(session: Session) -> None:
     job = make_job(session, options={"pages": "2-9"})
     [unit] = work_of(session, job, WorkKind.PREPARE)
     first = claimed(session, unit)
-    pages.begin(session, first, job, 5)
-    pages.add(session, first, [pages.Rendered(n, "key", 1, 1) for n in (2, 3)])
+    new_pages.begin(session, first, job, 5)
+    new_pages.add(session, first, [new_pages.Rendered(n, "key", 1, 1) for n in (2, 3)])
     pages.succeed(
         session, claimed(session, work_of(session, job, WorkKind.RECOGNISE)[0]), recognition()
     )
     work.release(session, first)
 
-    begun = pages.begin(session, claimed(session, unit), job, 5)
+    begun = new_pages.begin(session, claimed(session, unit), job, 5)
 
-    assert begun == pages.Begun([4, 5], unread=1)
+    assert begun == new_pages.Begun([4, 5], unread=1)
     session.refresh(job)
     assert (job.pages_total, job.source_pages, len(job.warnings)) == (4, 5, 1)
 
@@ -391,28 +391,30 @@ def test_prepare_goes_on_behind_what_an_earlier_attempt_added(session: Session) 
 def test_prepare_ends_with_its_last_pages(session: Session) -> None:
     job = make_job(session)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-    pages.begin(session, held, job, 2)
+    new_pages.begin(session, held, job, 2)
 
-    assert pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
+    assert new_pages.add(session, held, [new_pages.Rendered(1, "key", 1, 1)])
     assert work_of(session, job, WorkKind.PREPARE)[0].status is WorkStatus.RUNNING
-    assert pages.add(session, held, [pages.Rendered(2, "key", 1, 1)], ends_as=WorkStatus.SUCCEEDED)
+    assert new_pages.add(
+        session, held, [new_pages.Rendered(2, "key", 1, 1)], ends_as=WorkStatus.SUCCEEDED
+    )
 
     assert work_of(session, job, WorkKind.PREPARE)[0].status is WorkStatus.SUCCEEDED
     assert len(work_of(session, job, WorkKind.RECOGNISE)) == 2
-    assert not pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
+    assert not new_pages.add(session, held, [new_pages.Rendered(1, "key", 1, 1)])
 
 
 def test_a_job_none_of_whose_pages_can_be_rendered_is_assembled_once(session: Session) -> None:
     job = make_job(session)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-    pages.begin(session, held, job, 3)
-    first, *others = [pages.Rendered(number, error=PageTimeout()) for number in (1, 2, 3)]
+    new_pages.begin(session, held, job, 3)
+    first, *others = [new_pages.Rendered(number, error=PageTimeout()) for number in (1, 2, 3)]
 
-    assert pages.add(session, held, [first])
+    assert new_pages.add(session, held, [first])
     assert work_of(session, job, WorkKind.ASSEMBLE) == []
     for _ in range(2):
-        assert pages.add(session, held, others)
-    assert pages.add(session, held, [], ends_as=WorkStatus.SUCCEEDED)
+        assert new_pages.add(session, held, others)
+    assert new_pages.add(session, held, [], ends_as=WorkStatus.SUCCEEDED)
 
     session.refresh(job)
     assert job.pages_failed == 3
@@ -426,9 +428,9 @@ def test_pages_that_fail_in_prepare_while_others_are_read_are_all_counted() -> N
     with transaction() as session:
         job = make_job(session)
         prepare = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-        pages.begin(session, prepare, job, 64)
-        good = [pages.Rendered(number, "key", 1, 1) for number in range(1, 33)]
-        pages.add(session, prepare, good)
+        new_pages.begin(session, prepare, job, 64)
+        good = [new_pages.Rendered(number, "key", 1, 1) for number in range(1, 33)]
+        new_pages.add(session, prepare, good)
         units = work_of(session, job, WorkKind.RECOGNISE)
         held = [claimed(session, unit) for unit in units]
 
@@ -437,9 +439,9 @@ def test_pages_that_fail_in_prepare_while_others_are_read_are_all_counted() -> N
             return pages.succeed(session, claim, recognition())
 
     def fail(page_no: int) -> bool:
-        failed = [pages.Rendered(page_no, error=PageTimeout())]
+        failed = [new_pages.Rendered(page_no, error=PageTimeout())]
         with transaction(alone=True) as session:
-            return pages.add(session, prepare, failed)
+            return new_pages.add(session, prepare, failed)
 
     with ThreadPoolExecutor(8) as workers:
         ended, failed = workers.map(end, held), workers.map(fail, range(33, 65))
@@ -455,8 +457,8 @@ def test_pages_that_fail_in_prepare_while_others_are_read_are_all_counted() -> N
 @pytest.mark.parametrize(
     ("kind", "step"),
     [
-        (WorkKind.PREPARE, lambda session, held, job: pages.begin(session, held, job, 1)),
-        (WorkKind.PREPARE, lambda session, held, _: pages.add(session, held, [])),
+        (WorkKind.PREPARE, lambda session, held, job: new_pages.begin(session, held, job, 1)),
+        (WorkKind.PREPARE, lambda session, held, _: new_pages.add(session, held, [])),
         (WorkKind.RECOGNISE, lambda session, held, _: pages.succeed(session, held, recognition())),
         (
             WorkKind.ASSEMBLE,
@@ -513,9 +515,9 @@ def test_whoever_lost_assemble_does_not_end_the_job(session: Session) -> None:
 def test_pages_that_cannot_be_rendered_count_as_failed(session: Session) -> None:
     job = make_job(session)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-    pages.begin(session, held, job, 1)
+    new_pages.begin(session, held, job, 1)
 
-    pages.add(session, held, [pages.Rendered(1, error=PageTimeout())])
+    new_pages.add(session, held, [new_pages.Rendered(1, error=PageTimeout())])
 
     row = session.get(Job, job.id, populate_existing=True)
     assert row is not None
@@ -526,10 +528,10 @@ def test_pages_that_cannot_be_rendered_count_as_failed(session: Session) -> None
 def test_prepare_that_gives_up_half_way_keeps_the_good_pages(session: Session) -> None:
     job = make_job(session)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
-    pages.begin(session, held, job, 3)
-    pages.add(session, held, [pages.Rendered(1, "key", 1, 1)])
+    new_pages.begin(session, held, job, 3)
+    new_pages.add(session, held, [new_pages.Rendered(1, "key", 1, 1)])
 
-    assert pages.give_up(session, held, PageTimeout())
+    assert new_pages.give_up(session, held, PageTimeout())
     [unit, *_] = work_of(session, job, WorkKind.RECOGNISE)
     pages.succeed(session, claimed(session, unit), recognition())
 

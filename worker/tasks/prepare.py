@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import IO
 
-from shared import crash_point, pages, sealing, storage, work
+from shared import crash_point, new_pages, sealing, storage, work
 from shared.config import settings
 from shared.errors import (
     DependencyUnavailable,
@@ -23,7 +23,7 @@ from shared.errors import (
 )
 from shared.media import MediaType
 from shared.models import Job
-from shared.pages import Rendered
+from shared.new_pages import Rendered
 from shared.status import WorkStatus
 from worker.app import app
 from worker.heartbeat import Held
@@ -76,7 +76,7 @@ def _open(job: Job, file: IO[bytes]) -> Document:
 
 
 def _render(held: Held, job: Job, document: Document) -> None:
-    begin = partial(pages.begin, held=held.claim, job=job, source_pages=document.pages_total)
+    begin = partial(new_pages.begin, held=held.claim, job=job, source_pages=document.pages_total)
     begun = ask(held, begin, alone=True)
     if begun is None:
         return
@@ -91,7 +91,9 @@ def _render(held: Held, job: Job, document: Document) -> None:
         crash_point.reach("prepare", "stored")
         left = left[len(window) :]
         ends_as = None if left else WorkStatus.SUCCEEDED
-        add = partial(pages.add, held=held.claim, rendered=rendered, behind=behind, ends_as=ends_as)
+        add = partial(
+            new_pages.add, held=held.claim, rendered=rendered, behind=behind, ends_as=ends_as
+        )
         if not store(held, add, alone=True):
             return
         behind += len(rendered)
