@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from shared import s3, storage
+from benchmarks import store
+from shared import storage
 from shared.formats import Format
 
 _SOURCES = text("SELECT tenant, id FROM jobs WHERE status <> 'expired'")
@@ -50,12 +51,7 @@ def compare(connection: Connection, stored: frozenset[str]) -> Objects:
 
 def stored(environment: Mapping[str, str]) -> frozenset[str]:
     """All keys of the bucket that a platform's settings name."""
-    client = s3.client(
-        url=environment["OCTAVO_STORE_URL"],
-        region=environment.get("OCTAVO_STORE_REGION", "us-east-1"),
-        access_key=environment["OCTAVO_STORE_ACCESS_KEY"],
-        secret_key=environment["OCTAVO_STORE_SECRET_KEY"],
-    )
+    client = store.client(environment)
     listed = client.get_paginator("list_objects_v2").paginate(
         Bucket=environment["OCTAVO_STORE_BUCKET"]
     )

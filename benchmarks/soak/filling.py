@@ -7,13 +7,8 @@ into memory as they are used, at the load of a soak for an hour. Large changes d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from benchmarks import store
 from deploy.local import Platform
-from shared import s3
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 CHANGES = 800
 """At 50 KB, and what they replace told with them: twice what all windows hold."""
@@ -24,7 +19,7 @@ OBJECTS = 20
 def fill(platform: Platform) -> None:
     """Change a few objects often; they are gone when it returns."""
     told = platform.environment
-    client, bucket = _client(told), told["OCTAVO_STORE_BUCKET"]
+    client, bucket = store.client(told), told["OCTAVO_STORE_BUCKET"]
     keys = [f"filling/{number}" for number in range(OBJECTS)]
     for change in range(CHANGES):
         key = keys[change % OBJECTS]
@@ -32,12 +27,3 @@ def fill(platform: Platform) -> None:
     for key in keys:
         client.delete_object(Bucket=bucket, Key=key)
     client.close()
-
-
-def _client(told: dict[str, str]) -> S3Client:
-    return s3.client(
-        url=told["OCTAVO_STORE_URL"],
-        region="us-east-1",
-        access_key=told["OCTAVO_STORE_ACCESS_KEY"],
-        secret_key=told["OCTAVO_STORE_SECRET_KEY"],
-    )

@@ -28,9 +28,10 @@ import pikepdf
 import psycopg2
 import pytest
 
+from benchmarks import store
 from deploy.embedded import ports
 from deploy.embedded.services import Services
-from shared import s3, storage
+from shared import storage
 from shared.crash_point import POINTS
 from tests import documents
 
@@ -223,22 +224,13 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
             url=f"http://127.0.0.1:{port}",
             key=key_file.read_text(),
             database=services.urls.database.replace("+psycopg2", ""),
-            bucket=_bucket(environment),
+            bucket=store.client(environment),
             folder=folder,
             logs=logs,
         )
         with running.client, _forked(environment, port, running):
             _strike(running)
             yield running
-
-
-def _bucket(environment: dict[str, str]) -> Any:
-    return s3.client(
-        url=environment["OCTAVO_STORE_URL"],
-        region="us-east-1",
-        access_key=environment["OCTAVO_STORE_ACCESS_KEY"],
-        secret_key=environment["OCTAVO_STORE_SECRET_KEY"],
-    )
 
 
 class _forked:  # noqa: N801 - a context manager

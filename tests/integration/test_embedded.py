@@ -15,10 +15,10 @@ import psycopg2
 import pytest
 import redis
 
+from benchmarks import store
 from deploy.embedded import ports, seaweedfs
 from deploy.embedded.services import Services
 from deploy.embedded.settings import Settings
-from shared import s3
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -42,12 +42,7 @@ def cursor(services: Services) -> Iterator[psycopg2.extensions.cursor]:
 @contextlib.contextmanager
 def store_of(services: Services) -> Iterator[tuple[S3Client, str]]:
     environment = services.environment()
-    client = s3.client(
-        url=environment["OCTAVO_STORE_URL"],
-        region="us-east-1",
-        access_key=environment["OCTAVO_STORE_ACCESS_KEY"],
-        secret_key=environment["OCTAVO_STORE_SECRET_KEY"],
-    )
+    client = store.client(environment)
     with contextlib.closing(client):
         yield client, environment["OCTAVO_STORE_BUCKET"]
 
