@@ -61,8 +61,8 @@ class Samples:
     def _look_at(self, now: float, name: str, process: psutil.Process) -> None:
         for each in (process, *process.children(recursive=True)):
             with suppress(*GONE):
-                known = Process(_named(name, each, process.pid), each.pid)
-                self.held[known].append((now, Held.by(each)))
+                known, held = Process(_named(name, each, process.pid), each.pid), Held.by(each)
+                self.held[known].append((now, held))
 
 
 def _named(owner: str, process: psutil.Process, owner_pid: int) -> str:

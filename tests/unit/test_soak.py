@@ -1,14 +1,18 @@
 """What the soak calls a leak, and what it measures by."""
 
 import mmap
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
-from benchmarks.soak import growth
+from benchmarks.soak import growth, samples
 from benchmarks.soak.growth import Moments, Row, Sampled
 from benchmarks.soak.held import GONE, Held, Process
 from benchmarks.soak.slopes import HOUR, trend
@@ -171,3 +175,21 @@ def test_one_that_ended_holds_nothing() -> None:
 
         with pytest.raises(GONE):
             Held.by(zombie)
+
+
+def test_what_ended_while_it_was_looked_at_was_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform: Any = SimpleNamespace(
+        pids=lambda: {"worker": os.getpid()},
+        servers=SimpleNamespace(database="postgresql+psycopg2://127.0.0.1:1/octavo"),
+    )
+    monkeypatch.setattr(samples, "Held", SimpleNamespace(by=_ended))
+    looked = samples.Samples(platform, every_seconds=0.01)
+
+    with looked.taken():
+        time.sleep(0.1)
+
+    assert looked.held == {}
+
+
+def _ended(process: psutil.Process) -> Held:
+    raise psutil.NoSuchProcess(process.pid)
