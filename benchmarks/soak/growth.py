@@ -178,15 +178,19 @@ def _together(sampled: Sampled, name: str, *, with_children: bool = False) -> Mo
 
 
 def _kept_open(sampled: Sampled, name: str, after: float) -> Series:
-    """The most descriptors that one process of the name kept open up to each moment."""
+    """The most descriptors that one process of the name had kept open at each moment.
+
+    Which, and not how many: clients close what they have not used for a while and open anew, so that
+    the number of a server's connections goes up and down with those who ask at once.
+    """
     most = defaultdict[float, float](float)
     for process, moments in sampled.items():
         if process.name == name:
-            late = [(moment, held.descriptors) for moment, held in moments if moment >= after]
-            for moment, _ in late:
-                since = moment - KEPT_OPEN_SECONDS
-                least = min(number for then, number in late if since <= then <= moment)
-                most[moment] = max(most[moment], least)
+            for moment, _ in moments:
+                if moment >= after:
+                    since = moment - KEPT_OPEN_SECONDS
+                    looks = [held.opened for then, held in moments if since <= then <= moment]
+                    most[moment] = max(most[moment], float(len(frozenset.intersection(*looks))))
     return sorted(most.items())
 
 

@@ -6,7 +6,8 @@ page of it that the process ever touched, though nothing is allocated: the segme
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -32,7 +33,8 @@ class Held:
     `own` is anonymous memory, swapped or not: the heap, the stacks, and what was written to of pages
     that were mapped or that came with the fork. It is what a leak makes larger, and what is free
     again when the process ends. `shared` is its part of shared segments; the parts of all that share
-    one add up to what of it is in memory.
+    one add up to what of it is in memory. `opened` tells descriptors apart: a number that was closed
+    and is used again is another one.
     """
 
     processes: float = 0.0
@@ -40,7 +42,12 @@ class Held:
     shared: float = 0.0
     resident: float = 0.0
     proportional: float = 0.0
-    descriptors: float = 0.0
+    opened: frozenset[int] = frozenset()
+
+    @property
+    def descriptors(self) -> float:
+        """How many are open."""
+        return float(len(self.opened))
 
     @classmethod
     def by(cls, process: psutil.Process) -> Self:
@@ -52,17 +59,31 @@ class Held:
             shared=mb["Pss_Shmem"],
             resident=mb["Rss"],
             proportional=mb["Pss"],
-            descriptors=float(process.num_fds()),
+            opened=_opened(process.pid),
         )
 
     def __add__(self, other: Held) -> Held:
-        return Held(*(getattr(self, what) + getattr(other, what) for what in HELD))
+        summed = {what: getattr(self, what) + getattr(other, what) for what in MEMORY}
+        return Held(
+            processes=self.processes + other.processes,
+            opened=self.opened | other.opened,
+            **summed,
+        )
 
 
-HELD = tuple(field.name for field in fields(Held))
+MEMORY = ("own", "shared", "resident", "proportional")
+HELD = ("processes", *MEMORY, "descriptors")
 
 
 def _mapped_mb(pid: int) -> dict[str, float]:
     _, *lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     named = (line.split(":") for line in lines)
     return {name: int(size.removesuffix("kB")) / KB_A_MB for name, size in named}
+
+
+def _opened(pid: int) -> frozenset[int]:
+    found = set[int]()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(hash((pid, descriptor.name, str(descriptor.readlink()))))
+    return frozenset(found)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,8 +54,13 @@ def growing(mb_an_hour: float) -> Moments:
     return moments(lambda hours: Held(1, own=100 + mb_an_hour * hours, resident=200))
 
 
+def first(number: float) -> frozenset[int]:
+    """So many open descriptors, always the same ones."""
+    return frozenset(range(int(number)))
+
+
 def opening(at_hours: float) -> Moments:
-    return moments(lambda hours: Held(1, own=3, descriptors=40 if hours >= at_hours else 10))
+    return moments(lambda hours: Held(1, own=3, opened=first(40 if hours >= at_hours else 10)))
 
 
 def the_row(sampled: Sampled, name: str) -> Row:
@@ -114,16 +120,24 @@ def test_what_is_resident_of_ours_is_judged_too() -> None:
 
 
 def test_descriptors_of_any_process_that_stay_open_are_a_leak() -> None:
-    keeping = moments(lambda hours: Held(1, own=3, descriptors=int(20 + 30 * hours)))
+    keeping = moments(lambda hours: Held(1, own=3, opened=first(20 + 30 * hours)))
 
     assert the_row({Process("valkey", 1): keeping}, "valkey").leaks
 
 
 def test_descriptors_that_are_closed_every_few_minutes_are_none() -> None:
     name = "postgres: checkpointer"
-    sawtooth = moments(lambda hours: Held(1, own=1, descriptors=8 + int(HOUR * hours) % 300))
+    sawtooth = moments(lambda hours: Held(1, own=1, opened=first(8 + int(HOUR * hours) % 300)))
 
     assert not the_row({Process(name, 1): sawtooth}, name).leaks
+
+
+def test_connections_that_are_others_every_few_minutes_are_none() -> None:
+    def held(hours: float) -> Held:
+        minute = int(60 * hours)
+        return Held(1, own=3, opened=first(20) | {1_000 * minute + n for n in range(2 * minute)})
+
+    assert not the_row({Process("seaweedfs", 1): moments(held)}, "seaweedfs").leaks
 
 
 def test_a_session_that_opens_what_others_have_open_leaks_nothing() -> None:
@@ -165,6 +179,19 @@ def test_a_process_holds_what_it_wrote_and_not_what_it_shares() -> None:
     assert after.own - before.own == pytest.approx(mb, abs=2)
     assert after.shared - before.shared == pytest.approx(mb, abs=1)
     assert after.resident - before.resident >= 2 * mb - 1
+
+
+def test_a_descriptor_that_is_closed_and_used_again_is_another_one() -> None:
+    def opened() -> frozenset[int]:
+        return Held.by(psutil.Process()).opened
+
+    with Path("/proc/self/status").open():
+        before = opened()
+    with Path("/proc/self/stat").open():
+        after = opened()
+
+    assert len(before) == len(after)
+    assert before != after
 
 
 def test_one_that_ended_holds_nothing() -> None:
