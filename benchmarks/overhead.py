@@ -33,6 +33,8 @@ ENGINE_PAGES = 120
 ROWS = 2_000
 SUBMISSIONS = 200
 UPLOADS = 400
+ROUNDS_OF_UPLOADS = 3
+"""The fastest counts: a round takes seconds, and others on the same host can only slow it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def measure(processes: int) -> Overhead:
         _say("page rows to results")
         rows = _measure_rows(platform)
         _say("uploads of 1 MB")
-        rate = uploads.measure(platform, UPLOADS)
+        rate = max(uploads.measure(platform, UPLOADS) for _ in range(ROUNDS_OF_UPLOADS))
     stolen = _stolen(before, psutil.cpu_times())
     return Overhead(raw, whole, rows, median, tail, rate, peak.megabytes, stolen)
 
@@ -122,7 +124,7 @@ def table(found: Overhead) -> str:
         ("page rows to results, pages/s", f"{found.rows_pages_per_s:.0f}"),
         ("one page, submit to result, p50", f"{found.submit_p50_s * 1000:.0f} ms"),
         ("one page, submit to result, p99", f"{found.submit_p99_s * 1000:.0f} ms"),
-        ("uploads of 1 MB, per second", f"{found.uploads_per_s:.0f}"),
+        ("uploads of 1 MB, per second, the best of three rounds", f"{found.uploads_per_s:.0f}"),
         ("taken by others on the same host", f"{found.stolen:.0%} of the cores"),
         *((f"peak memory, {name}", f"{size:.0f} MB") for name, size in found.peak_rss_mb.items()),
     ]

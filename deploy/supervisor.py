@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from deploy.child import Child
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.05  # while somebody waits for a start or an end
+KEEP_SECONDS = 0.2
 WATCH_SECONDS = 0.5
 START_SECONDS = 300.0  # what an engine may take to load its weights
 STOP_SECONDS = 20.0
@@ -131,7 +132,7 @@ class Supervisor:
     def _keep(self) -> None:
         watch_at = time.monotonic()
         while not self._is_asked:
-            time.sleep(POLL_SECONDS)
+            time.sleep(KEEP_SECONDS)
             if time.monotonic() >= watch_at:
                 self._watch()
                 watch_at = time.monotonic() + WATCH_SECONDS
