@@ -63,6 +63,10 @@ class Begun:
     """The pages that are still to be rendered, in order."""
     unread: int
     """How many of those that are there already are not final."""
+    read: int = 0
+    """How many are."""
+    seconds: float = 0.0
+    """Since the job was started."""
 
 
 _BEGIN = prepared.statement(
@@ -76,7 +80,8 @@ _BEGIN = prepared.statement(
     FROM held WHERE jobs.id = held.job_id
     RETURNING ARRAY(SELECT page_no FROM pages WHERE pages.job_id = jobs.id) AS known,
       (SELECT count(*) FROM work WHERE work.job_id = jobs.id
-         AND kind = '{WorkKind.RECOGNISE}' AND work.status IN ('queued', 'running')) AS unread
+         AND kind = '{WorkKind.RECOGNISE}' AND work.status IN ('queued', 'running')) AS unread,
+      extract(epoch FROM now() - started_at)::float AS seconds
     """,  # noqa: S608 - of our own words
     id="bigint",
     attempt="integer",
@@ -106,7 +111,8 @@ def begin(session: Session, held: Claim, job: Job, source_pages: int) -> Begun |
     if row is None:
         return None
     known = set(row.known)
-    return Begun([page_no for page_no in chosen if page_no not in known], row.unread)
+    missing = [page_no for page_no in chosen if page_no not in known]
+    return Begun(missing, row.unread, read=len(known) - row.unread, seconds=row.seconds)
 
 
 _ADD = prepared.statement(

@@ -27,6 +27,7 @@ from tests.factory import (
     recognition,
     work_of,
 )
+from worker.tasks import prepare
 
 
 def test_work_can_be_claimed_by_one_worker_only(session: Session) -> None:
@@ -383,9 +384,39 @@ def test_prepare_goes_on_behind_what_an_earlier_attempt_added(session: Session) 
 
     begun = new_pages.begin(session, claimed(session, unit), job, 5)
 
-    assert begun == new_pages.Begun([4, 5], unread=1)
+    assert begun == new_pages.Begun([4, 5], unread=1, read=1)
     session.refresh(job)
     assert (job.pages_total, job.source_pages, len(job.warnings)) == (4, 5, 1)
+
+
+def test_prepare_hears_how_long_its_job_has_run(session: Session) -> None:
+    job = make_job(session)
+    held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+    new_pages.begin(session, held, job, 2)
+    session.execute(text("UPDATE jobs SET started_at = now() - interval '90 s'"))
+
+    begun = new_pages.begin(session, held, job, 2)
+
+    assert begun == new_pages.Begun([1, 2], unread=0, read=0, seconds=90)
+
+
+@pytest.mark.parametrize(
+    ("read", "seconds", "rests"),
+    [
+        (0, 0, 0.25),  # nothing is known of the pace
+        (0, 3, 3),
+        (0, 600, 10),
+        (17, 10, 8 / 1.7),  # until an eighth of 64 pages is read
+        (300, 3, 0.25),
+        (1, 60, 10),
+    ],
+)
+def test_prepare_rests_while_its_readers_read_a_share_of_what_is_ahead(
+    read: int, seconds: float, rests: float
+) -> None:
+    begun = new_pages.Begun([65], unread=64, read=read, seconds=seconds)
+
+    assert prepare.rest_seconds(begun) == pytest.approx(rests)
 
 
 def test_prepare_ends_with_its_last_pages(session: Session) -> None:

@@ -23,7 +23,7 @@ from shared.errors import (
 )
 from shared.media import MediaType
 from shared.models import Job
-from shared.new_pages import Rendered
+from shared.new_pages import Begun, Rendered
 from shared.status import WorkStatus
 from worker.app import app
 from worker.heartbeat import Held
@@ -34,8 +34,11 @@ from worker.tasks.attempt import ask, carry_out, store
 LARGEST_WINDOW = 16
 """Pages whose rows are inserted by one transaction, once the first windows are through."""
 
-REST_SECONDS = 0.25
-"""How long a job rests whose readers are to catch up."""
+SHORTEST_REST_SECONDS = 0.25
+LONGEST_REST_SECONDS = 10.0
+REST_SHARE = 1 / 8
+"""Of the pages that prepare is ahead by, so many are to be read while it rests: each time it fetches
+and opens the document again."""
 
 
 @app.task(name="prepare")
@@ -98,8 +101,15 @@ def _render(held: Held, job: Job, document: Document) -> None:
             return
         behind += len(rendered)
     if left:
-        release = partial(work.release, held=held.claim, delay_seconds=REST_SECONDS)
+        release = partial(work.release, held=held.claim, delay_seconds=rest_seconds(begun))
         store(held, release, alone=True)
+
+
+def rest_seconds(begun: Begun) -> float:
+    """How long the readers take for their share, at the pace of the job so far."""
+    pages = REST_SHARE * settings().pages_ahead
+    seconds = pages * begun.seconds / begun.read if begun.read else begun.seconds
+    return min(max(SHORTEST_REST_SECONDS, seconds), LONGEST_REST_SECONDS)
 
 
 def _render_page(held: Held, document: Document, page_no: int) -> Rendered:
