@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.soak.held import HELD, Held, Process
@@ -134,11 +134,11 @@ def _growth(process: Process, moments: Moments, after: float) -> Growth | None:
 
 def _row(name: str, sampled: Sampled, lasting: list[Growth], after: float) -> Row | None:
     of = _trends(_together(sampled, name), after)
-    kept_open = trend(_kept_open(sampled, name, after), after=after)
-    if not of or kept_open is None:
+    kept = [trend(_kept(sampled, name, after, how), after=after) for how in (_fewest, _same)]
+    if not of or None in kept:
         return None
     multiplies = _multiplies(of["processes"], ALLOWED_PROCESSES)
-    opens = _multiplies(kept_open, ALLOWED_DESCRIPTORS)
+    opens = all(each and _multiplies(each, ALLOWED_DESCRIPTORS) for each in kept)
     return Row(
         process=name,
         processes=round(of["processes"].last),
@@ -177,11 +177,14 @@ def _together(sampled: Sampled, name: str, *, with_children: bool = False) -> Mo
     return sorted(sums.items(), key=lambda look: look[0])
 
 
-def _kept_open(sampled: Sampled, name: str, after: float) -> Series:
+def _kept(
+    sampled: Sampled, name: str, after: float, how: Callable[[Sequence[Held]], int]
+) -> Series:
     """The most descriptors that one process of the name had kept open at each moment.
 
-    Which, and not how many: clients close what they have not used for a while and open anew, so that
-    the number of a server's connections goes up and down with those who ask at once.
+    A leak shows in both: in the fewest that were open at a time, and in those that were the same.
+    A server's number goes up and down with those who ask at once, whose connections are closed when
+    they are idle; a session of Postgres closes files and opens them again, and its number stays.
     """
     most = defaultdict[float, float](float)
     for process, moments in sampled.items():
@@ -189,9 +192,17 @@ def _kept_open(sampled: Sampled, name: str, after: float) -> Series:
             for moment, _ in moments:
                 if moment >= after:
                     since = moment - KEPT_OPEN_SECONDS
-                    looks = [held.opened for then, held in moments if since <= then <= moment]
-                    most[moment] = max(most[moment], float(len(frozenset.intersection(*looks))))
+                    looks = [held for then, held in moments if since <= then <= moment]
+                    most[moment] = max(most[moment], float(how(looks)))
     return sorted(most.items())
+
+
+def _fewest(looks: Sequence[Held]) -> int:
+    return min(len(held.opened) for held in looks)
+
+
+def _same(looks: Sequence[Held]) -> int:
+    return len(frozenset.intersection(*(held.opened for held in looks)))
 
 
 def _trends(moments: Moments, after: float) -> dict[str, Trend]:

@@ -140,6 +140,19 @@ def test_connections_that_are_others_every_few_minutes_are_none() -> None:
     assert not the_row({Process("seaweedfs", 1): moments(held)}, "seaweedfs").leaks
 
 
+def test_files_that_are_closed_and_opened_again_are_none() -> None:
+    name = "postgres: sessions of octavo_dispatcher"
+
+    def held(hours: float) -> Held:
+        minute = int(
+            60 * hours
+        )  # in which each is opened anew, one after the other for the last time
+        others = {1_000 * (1 + min(minute, 6 + n)) + n for n in range(10)}
+        return Held(1, own=3, opened=first(20) | others)
+
+    assert not the_row({Process(name, 1): moments(held)}, name).leaks
+
+
 def test_a_session_that_opens_what_others_have_open_leaks_nothing() -> None:
     name = "postgres: sessions of octavo_gateway"
     sampled = {
