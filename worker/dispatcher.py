@@ -50,9 +50,7 @@ class Dispatcher:
         self._slots: dict[str, int] = {}
         self._served: defaultdict[str, Served] = defaultdict(Served)  # of each queue
         self._slots_read_at = -math.inf
-        self._full: set[str] = (
-            set()
-        )  # queues of which some work waited, after the last round, for room
+        self._full = set[str]()  # queues of which, after the last round, some work waits for room
         self._pulse = Pulse("dispatcher")
 
     def run(self, stop: threading.Event) -> None:
