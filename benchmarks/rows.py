@@ -20,7 +20,7 @@ from shared.models import Tenant
 LOOK_SECONDS = 0.05
 
 _READ = text(
-    "SELECT sum(pages_succeeded) FROM jobs WHERE tenant = :tenant AND source_name = 'rows'"
+    "SELECT coalesce(sum(pages_succeeded), 0) FROM jobs WHERE tenant = :tenant AND source_name = 'rows'"
 )
 
 
@@ -29,9 +29,10 @@ def main(pages: int) -> None:
     tenant = _tenant()
     key = storage.page_key(tenant, uuid4(), 1, 1)
     storage.put(key, page_images(1)[0])
+    end = _read(tenant) + pages
     queue_pages(tenant, pages, key=key)
     began = time.perf_counter()
-    while _read(tenant) < pages:
+    while _read(tenant) < end:
         time.sleep(LOOK_SECONDS)
     print(pages / (time.perf_counter() - began))
 
