@@ -22,13 +22,13 @@ from worker.glances import Glances
 from worker.heartbeat import Heartbeat
 from worker.liveness import Consumption, Liveness
 from worker.pace import Pace
-from worker.pipeline import sandbox
+from worker.pipeline.nursery import nursery
 from worker.watch import Watch
 
 
 def run_cpu_worker(slots: int) -> None:
     """Prepare and assemble, `slots` units at once, until told to end."""
-    sandbox.start()
+    nursery.start()
     queues = [WorkKind.PREPARE, WorkKind.ASSEMBLE]
     heartbeat = Heartbeat(queues, slots, {"kind": "cpu"}, kind="cpu")
     process.equip(heartbeat=heartbeat, engine=None)

@@ -25,8 +25,9 @@ from shared.errors import DependencyUnavailable, InternalError, OctavoError
 from tests import documents, mutations
 from tests.unit.test_render import LIMITS as DEFAULT_LIMITS
 from worker.pipeline import sandbox
+from worker.pipeline.nursery import Zygote
 from worker.pipeline.render import open_document
-from worker.pipeline.sandbox import Child, ChildLost, Zygote
+from worker.pipeline.sandbox import Child, ChildLost
 
 CASES = int(os.environ.get("OCTAVO_FUZZ_CASES", "2000"))
 FIRST = int(os.environ.get("OCTAVO_FUZZ_FIRST", "0"))

@@ -23,9 +23,10 @@ from shared.errors import DocumentInvalid, InternalError
 from shared.media import MediaType
 from tests import documents, malice
 from tests.unit.test_sandbox import LIMITS, as_root
-from worker.pipeline import layers, sandbox
+from worker.pipeline import layers, nursery, sandbox
 from worker.pipeline.confinement import FONTS, LAYERS, Layer
-from worker.pipeline.sandbox import Child, ChildLied, ChildLost, Zygote
+from worker.pipeline.nursery import Nursery, Zygote
+from worker.pipeline.sandbox import Child, ChildLied, ChildLost
 
 SOMEBODY = 54_321
 """A uid that nobody else has."""
@@ -310,12 +311,12 @@ def test_a_child_that_does_not_get_a_layer_which_the_host_allows_opens_nothing(l
 
 def test_what_a_host_does_not_allow_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     program = malice.program(off=("landlock", "namespaces"))
-    monkeypatch.setattr(sandbox, "Zygote", partial(Zygote, program))
+    monkeypatch.setattr(nursery, "Zygote", partial(Zygote, program))
     monkeypatch.setattr(layers, "Zygote", partial(Zygote, program))
 
     told = layers.active()
-    with capture_logs() as log, closing(_Nursery()) as nursery:
-        nursery.start()
+    with capture_logs() as log, closing(_Nursery()) as ours:
+        ours.start()
 
     assert set(told) == set(LAYERS)
     assert told["landlock"] == Layer(active=False, detail="switched off")
@@ -324,7 +325,7 @@ def test_what_a_host_does_not_allow_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert event["namespaces"] == "switched off"
 
 
-class _Nursery(sandbox._Nursery):  # noqa: SLF001
+class _Nursery(Nursery):
     def close(self) -> None:
         self._living().close()
 

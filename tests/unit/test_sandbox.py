@@ -29,8 +29,9 @@ from shared.media import MediaType
 from tests import documents
 from worker.pipeline import render, sandbox
 from worker.pipeline.limits import PAGES_PER_CHILD
+from worker.pipeline.nursery import Zygote
 from worker.pipeline.render import Document, Limits, open_document
-from worker.pipeline.sandbox import Child, ChildLied, ChildLost, Zygote, open_child
+from worker.pipeline.sandbox import Child, ChildLied, ChildLost, open_child
 
 LIMITS = Limits(
     max_pages=2_000,
@@ -68,6 +69,8 @@ def _command(process: psutil.Process) -> str:
 
 
 def only_child() -> psutil.Process:
+    """The one child there is, once those of earlier tests that were killed are gone."""
+    assert eventually(lambda: len(zygote().children()) == 1)
     [process] = zygote().children()
     return process
 

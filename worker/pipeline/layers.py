@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker.pipeline.confinement import Layer
-from worker.pipeline.sandbox import Zygote
+from worker.pipeline.nursery import Zygote
 
 __all__ = ["Layer", "active"]
 

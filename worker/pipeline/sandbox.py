@@ -5,7 +5,8 @@ answers by short messages; pixels lie in memory that is ours, sized and sealed b
 it. Nothing that it says is believed: an answer is read by its schema, a size is held against the
 memory, a text is data. Its end, and its lateness, are answers too.
 
-Several threads may have children at once; a child is for one thread at a time.
+Several threads may have children at once; a child is for one thread at a time. What they are
+forked from is in `nursery`.
 """
 
 from __future__ import annotations
@@ -13,26 +14,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from mmap import PROT_READ, mmap
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import structlog
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shared.errors import (
-    DependencyUnavailable,
     DocumentEncrypted,
     DocumentInvalid,
     DocumentTooExpensive,
@@ -41,10 +34,8 @@ from shared.errors import (
     OctavoError,
 )
 from shared.media import MediaType
-from worker.pipeline.confinement import Layer
 from worker.pipeline.limits import BYTES_PER_PIXEL, DETAIL_CHARACTERS, MESSAGE_BYTES, Limits
-
-log = structlog.get_logger()
+from worker.pipeline.nursery import Zygote, nursery
 
 
 class ChildLost(Exception):
@@ -63,12 +54,8 @@ class ZygoteLost(Exception):
     """The child died with its zygote, which says nothing of its document."""
 
 
-def start() -> None:
-    """Get ready for the first document, and say in the log what this host does not allow.
-
-    Raises DependencyUnavailable where no document can be opened here.
-    """
-    _nursery.start()
+Fork = Callable[[bytes, list[int]], tuple[Zygote, int]]
+"""From an order and its descriptors to a zygote and the pidfd of its new child."""
 
 
 def open_child(
@@ -79,7 +66,7 @@ def open_child(
     Raises DocumentInvalid, DocumentEncrypted, DocumentTooExpensive or ImageDimensions where it says
     so, ChildLost or ZygoteLost where it cannot, and DependencyUnavailable where no child can be had.
     """
-    child = start_child(document, media_type, limits, fork=_nursery.fork)
+    child = start_child(document, media_type, limits, fork=nursery.fork)
     try:
         child.open(password)
     except BaseException:
@@ -250,167 +237,3 @@ class Child:
 
 _PASSWORD_CHARACTERS = 1_000
 """A PDF's password has at most 127 bytes; a longer one than this would not fit into a message."""
-
-
-# The zygote
-
-_ZYGOTE_SECONDS = 30
-"""Longer than a start takes on a busy machine (0.4 s on an idle one), or a fork (some ms)."""
-
-_START = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from worker.pipeline.zygote import main
-main(int(sys.argv[2]))
-"""
-_ROOT = Path(__file__).parents[2]
-_LAYERS: TypeAdapter[dict[str, Layer]] = TypeAdapter(dict[str, Layer])
-
-
-class Zygote:
-    """A process that forks children. It ends with us, and its children end with it."""
-
-    layers: dict[str, Layer]
-    """What its children are confined by, and what this host does not allow."""
-
-    def __init__(self, program: str = _START) -> None:
-        """Start it, and wait until it is ready; raises OSError where it does not get so far."""
-        self._lock = threading.Lock()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(_ZYGOTE_SECONDS)
-        started: Future[int] = Future()
-        keeper = threading.Thread(target=_keep_zygote, args=(program, theirs, started), daemon=True)
-        keeper.start()
-        try:
-            self._process = started.result(_ZYGOTE_SECONDS)
-        except OSError:
-            self._control.close()
-            raise
-        try:
-            self.layers = self._hear_layers()
-        except OSError:
-            self.close()
-            raise
-
-    def _hear_layers(self) -> dict[str, Layer]:
-        report = self._control.recv(MESSAGE_BYTES)
-        if not report:
-            raise ConnectionResetError("a zygote ended before it was ready")
-        return _LAYERS.validate_json(report)
-
-    def fork(self, order: bytes, descriptors: list[int]) -> int:
-        """The pidfd of a new child; raises OSError where the zygote is gone."""
-        with self._lock:
-            socket.send_fds(self._control, [order], descriptors)
-            answer, pidfds, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 1)
-        if not answer:
-            raise ConnectionResetError
-        [pidfd] = pidfds
-        return pidfd
-
-    def is_alive(self) -> bool:
-        """Whether it can still fork. A zygote hangs up before its children are killed."""
-        with self._lock:
-            if self._control.fileno() < 0:
-                return False
-            poll = select.poll()
-            poll.register(self._control, 0)
-            return not poll.poll(0)
-
-    def close(self) -> None:
-        """End it, and its children."""
-        with self._lock, suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._process, signal.SIGKILL)
-        self.abandon()
-
-    def abandon(self) -> None:
-        """Close what we have of it: it is gone, or another process's."""
-        self._control.close()
-        os.close(self._process)
-
-
-def _keep_zygote(program: str, control: socket.socket, started: Future[int]) -> None:
-    """Start a zygote on `control`, and stay until it ends, for then it is reaped.
-
-    In a thread of its own, since a zygote is killed when the thread that started it ends.
-    """
-    command = [sys.executable, "-I", "-c", program, str(_ROOT), str(control.fileno())]
-    with control:
-        try:
-            process = subprocess.Popen(  # noqa: S603 (nothing of it comes from outside)
-                command,
-                env={},  # no key, no address of a database
-                cwd="/",
-                pass_fds=[control.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the worker, which still needs it
-            )
-        except OSError as error:
-            started.set_exception(error)
-            return
-    with process:
-        started.set_result(os.pidfd_open(process.pid))
-
-
-class _Nursery:
-    """The zygote of this process: started when it is first needed, and again when it is gone."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._zygote: Zygote | None = None
-
-    def start(self) -> None:
-        """Have a zygote; raises DependencyUnavailable where none starts."""
-        try:
-            with self._lock:
-                self._living()
-        except OSError as error:
-            raise DependencyUnavailable("documents cannot be opened now") from error
-
-    def fork(self, order: bytes, descriptors: list[int]) -> tuple[Zygote, int]:
-        """A zygote and the pidfd of its new child; raises DependencyUnavailable where none starts."""
-        with self._lock:
-            try:
-                return self._fork(order, descriptors)
-            except OSError:
-                pass  # killed since it was last asked
-            try:
-                return self._fork(order, descriptors)
-            except OSError as error:
-                raise DependencyUnavailable("documents cannot be opened now") from error
-
-    def _fork(self, order: bytes, descriptors: list[int]) -> tuple[Zygote, int]:
-        zygote = self._living()
-        try:
-            return zygote, zygote.fork(order, descriptors)
-        except OSError:
-            self._zygote = None
-            zygote.close()
-            raise
-
-    def _living(self) -> Zygote:
-        self._zygote = self._zygote or _announced(Zygote())
-        return self._zygote
-
-    def forget(self) -> None:
-        """In a fork of this process: the zygote is the parent's."""
-        self._lock = threading.Lock()
-        if self._zygote is not None:
-            self._zygote.abandon()
-            self._zygote = None
-
-
-def _announced(zygote: Zygote) -> Zygote:
-    """Say aloud what its children are not protected by."""
-    missing = {name: layer.detail for name, layer in zygote.layers.items() if not layer.active}
-    if missing:
-        log.warning("sandbox_layers_missing", **missing)
-    return zygote
-
-
-Fork = Callable[[bytes, list[int]], tuple[Zygote, int]]
-"""From an order and its descriptors to a zygote and the pidfd of its new child."""
-
-_nursery = _Nursery()
-os.register_at_fork(after_in_child=_nursery.forget)

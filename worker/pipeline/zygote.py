@@ -1,6 +1,6 @@
 """The process that children are forked from, and the life of a child.
 
-`sandbox` starts it by exec, with an empty environment and one socket, and it imports the decoders
+`nursery` starts it by exec, with an empty environment and one socket, and it imports the decoders
 once: a child is then a fork of some milliseconds, not 300 ms of imports. It never sees a byte of a
 document: descriptors pass through it, passwords do not. A child gives up what it can, answers for
 one document, and ends with its socket.
