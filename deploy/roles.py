@@ -5,11 +5,10 @@ from __future__ import annotations
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import text
 
+from shared.advisory import AdvisoryLock
 from shared.config import settings
 from shared.db import transaction
 from shared.roles import Role
-
-ADVISORY_LOCK = 7_242_303
 
 
 def let_in() -> list[Role]:
@@ -20,7 +19,7 @@ def let_in() -> list[Role]:
     """
     passwords = settings().role_passwords
     with transaction() as session:
-        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
+        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": AdvisoryLock.ROLES})
         driver = session.connection().connection.driver_connection
         for role, password in passwords.items():
             # Hashed here, so that no log of the server's can hold it.

@@ -16,10 +16,10 @@ from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from shared.advisory import AdvisoryLock
 from shared.config import settings
 from shared.models import Model
 
-ADVISORY_LOCK = 7_242_301
 LOCK_SECONDS = 0.4
 PAUSE_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
@@ -45,7 +45,7 @@ def _wait_for_turn(connection: Connection, deadline: float) -> None:
     other one builds concurrently waits for every snapshot.
     """
     attempt = text("SELECT pg_try_advisory_lock(:lock)")
-    while not connection.execute(attempt, {"lock": ADVISORY_LOCK}).scalar():
+    while not connection.execute(attempt, {"lock": AdvisoryLock.MIGRATION}).scalar():
         connection.commit()
         if time.monotonic() > deadline:
             raise TimeoutError("another migration has been running for long")

@@ -23,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared import connection
+from shared.advisory import AdvisoryLock
 from shared.config import InvalidSettings, settings
 from shared.errors import DatabaseBusy, DatabaseUnavailable
 from shared.roles import Role
@@ -256,7 +257,7 @@ class Sole:
 
 @contextmanager
 def sole_holder(
-    lock: int, stop: Event, on_wait: Callable[[], None] = lambda: None
+    lock: AdvisoryLock, stop: Event, on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[Sole]:
     """Hold an advisory lock that one process at a time can have; waits for it until `stop`.
 

@@ -16,12 +16,12 @@ import structlog
 from sqlalchemy import select
 
 from shared import orphans, storage
+from shared.advisory import AdvisoryLock
 from shared.config import settings
 from shared.db import Sole, sole_holder, transaction
 from shared.errors import DependencyUnavailable
 from shared.models import NOW
 
-ADVISORY_LOCK = 7_242_303
 ROUNDS = 24
 """Rounds in the time after which an object counts as an orphan: one an hour, by default."""
 REST_SECONDS = 0.1
@@ -34,7 +34,7 @@ def run(stop: threading.Event) -> None:
     """Collect now and then, until told to stop."""
     while not stop.is_set():
         try:
-            with sole_holder(ADVISORY_LOCK, stop) as sole:
+            with sole_holder(AdvisoryLock.COLLECTION, stop) as sole:
                 _rounds(stop, sole)
         except DependencyUnavailable as error:
             log.warning("collection_paused", detail=error.detail)

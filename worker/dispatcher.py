@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
 from shared import crash_point, turns, work, workers
+from shared.advisory import AdvisoryLock
 from shared.config import settings
 from shared.db import Sole, forgettable_statements, sole_holder, transaction
 from shared.errors import DependencyUnavailable
@@ -29,7 +30,6 @@ from shared.turns import Demand
 from worker.app import app, queues
 from worker.pulse import Pulse
 
-ADVISORY_LOCK = 7_242_302
 WINDOW = 1.25
 """Messages ahead of the live workers, as a multiple of their slots."""
 BATCH_SHARE = 0.2
@@ -57,7 +57,7 @@ class Dispatcher:
         """Send due work until told to stop."""
         while not stop.is_set():
             try:
-                with sole_holder(ADVISORY_LOCK, stop, self._pulse.stands_by) as sole:
+                with sole_holder(AdvisoryLock.DISPATCH, stop, self._pulse.stands_by) as sole:
                     self._rounds(stop, sole)
             except DependencyUnavailable as error:
                 log.warning("dispatch_paused", detail=error.detail)

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from shared import jobs, new_pages, pages, storage, work
+from shared.advisory import AdvisoryLock
 from shared.db import sole_holder, transaction
 from shared.models import Job
 from shared.status import JobStatus, WorkKind, WorkStatus
@@ -166,7 +167,7 @@ def test_one_collector_works_and_another_stands_by(monkeypatch: pytest.MonkeyPat
     stop = threading.Event()
     other = threading.Thread(target=collector.run, args=(stop,))
 
-    with sole_holder(collector.ADVISORY_LOCK, stop):
+    with sole_holder(AdvisoryLock.COLLECTION, stop):
         other.start()
         time.sleep(1)
         assert in_store()

@@ -12,13 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared import new_pages, pages, turns, work, workers
+from shared.advisory import AdvisoryLock
 from shared.config import settings
 from shared.db import Sole, sole_holder, transaction
 from shared.errors import DatabaseUnavailable, DependencyUnavailable
 from shared.new_pages import Rendered
 from shared.status import Lane, WorkKind, WorkStatus
 from tests.factory import claimed, make_job, make_prepared, overdue, recognition, work_of
-from worker.dispatcher import ADVISORY_LOCK, Dispatcher
+from worker.dispatcher import Dispatcher
 
 QUEUE = "recognise.fake"
 A_WORKER: dict[str, Any] = {"busy": 0, "draining": False, "version": "0", "device": {}}
@@ -151,10 +152,10 @@ def test_one_dispatcher_works_and_another_stands_by() -> None:
     second_worked = threading.Event()
 
     def stand_by() -> None:
-        with sole_holder(ADVISORY_LOCK, stop):
+        with sole_holder(AdvisoryLock.DISPATCH, stop):
             second_worked.set()
 
-    with sole_holder(ADVISORY_LOCK, stop) as sole:
+    with sole_holder(AdvisoryLock.DISPATCH, stop) as sole:
         second = threading.Thread(target=stand_by)
         second.start()
         sole.check()
@@ -276,7 +277,7 @@ def during_a_transaction(do: Callable[[Session], object]) -> None:
 )
 def test_the_dispatcher_is_told_of(what: Callable[[], Callable[[], None]], queue: str) -> None:
     announce = what()
-    with sole_holder(ADVISORY_LOCK, threading.Event()) as sole:
+    with sole_holder(AdvisoryLock.DISPATCH, threading.Event()) as sole:
         sole.listen(work.BELL)
         announce()
         began = time.monotonic()
@@ -286,7 +287,7 @@ def test_the_dispatcher_is_told_of(what: Callable[[], Callable[[], None]], queue
 
 def test_words_of_other_queues_wake_nobody() -> None:
     announce = a_submission()
-    with sole_holder(ADVISORY_LOCK, threading.Event()) as sole:
+    with sole_holder(AdvisoryLock.DISPATCH, threading.Event()) as sole:
         sole.listen(work.BELL)
         announce()
         began = time.monotonic()
@@ -319,8 +320,10 @@ def test_who_holds_the_lock_hears_that_its_connection_died() -> None:
     killed = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE objid = :lock"
     with (
         pytest.raises(DatabaseUnavailable),
-        sole_holder(ADVISORY_LOCK, threading.Event()) as sole,
+        sole_holder(AdvisoryLock.DISPATCH, threading.Event()) as sole,
     ):
-        during_a_transaction(lambda session: session.execute(text(killed), {"lock": ADVISORY_LOCK}))
+        during_a_transaction(
+            lambda session: session.execute(text(killed), {"lock": AdvisoryLock.DISPATCH})
+        )
         for _ in range(3):  # the server's last words come first
             sole.wait(20, {QUEUE})
