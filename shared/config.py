@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     max_tenant_watchers: Count = 20  # of them one tenant's
     max_watch_seconds: Seconds = 600
     unready_seconds: Annotated[float, Field(ge=0)] = 5  # unready, and still serving, at its end
-    max_failed_logins: Count = 20  # a minute, of one address or one key id
+    max_failed_logins: Count = 100  # a minute, of one address or one key id
 
     # What a tenant may have, unless its row says otherwise (`octavo tenants limit`)
     max_open_jobs: Count = 10_000
