@@ -16,11 +16,11 @@ from client import errands, exit_codes, page_text, results
 from client.errands import Errand
 from client.errors import OctavoError
 from client.exit_codes import ExitCode
-from client.lines import line_of_job, line_of_page
+from client.lines import line_of_job, line_of_page, progress_of
 from client.models import JOB_ID_PATTERN, Mode, Options, Task
 from client.sdk import Octavo
 from client.server_commands import WithServerCommands
-from client.terminal import Notices, say_error, write_line, write_result
+from client.terminal import Notices, say, say_error, write_line, write_result
 
 # The first line tells click to leave the others as they are.
 EXIT_CODES = """\b
@@ -251,17 +251,18 @@ def status(access: Access, job_ids: tuple[str, ...]) -> None:
 @_ending
 @click.pass_obj
 def result(access: Access, job_id: str, *, output: Path, ending: str) -> None:
-    """Print what was read."""
+    """Print what was read; say so where pages are missing."""
     with access.connect() as octavo:
         text = octavo.result(job_id, results.FORMATS[ending])
+        job = octavo.job(job_id)
+    codes = [exit_codes.of_job(job)]
     if output == Path("-"):
         write_result(text)
-        return
-    try:
-        results.write(output, text)
-    except OSError as error:
-        say_error(error)
-        _end([ExitCode.FAILED])
+    else:
+        codes.append(_written(output, text))
+    if ExitCode.PARTIAL in codes:
+        say(f"{job_id} {progress_of(job)}; `octavo pages {job_id}` says which")
+    _end(codes)
 
 
 @main.command()
@@ -362,6 +363,16 @@ def _password(file: TextIO | None, *, prompt: bool) -> str | None:
     if prompt:
         return str(click.prompt("Password of the document", hide_input=True, err=True))
     return file.read().rstrip("\r\n") if file is not None else None
+
+
+def _written(file: Path, text: str) -> ExitCode:
+    """What writing `text` to `file` amounts to."""
+    try:
+        results.write(file, text)
+    except OSError as error:
+        say_error(error)
+        return ExitCode.FAILED
+    return ExitCode.GOOD
 
 
 def _write_results(octavo: Octavo, ended: Sequence[Errand], ending: str) -> None:

@@ -478,12 +478,36 @@ def test_a_result_goes_to_standard_output_or_into_a_file(
     gateway: Gateway, octavo: Octavo, tmp_path: Path
 ) -> None:
     gateway.on_each("GET", f"{JOB_PATH}/result", lambda it: Answer(200, f"ä {it.query['format']}"))
+    gateway.on("GET", JOB_PATH, Answer(200, a_job("succeeded")))
     file = tmp_path / "result.txt"
 
-    assert octavo("result", JOB_ID).stdout == "ä markdown"
+    printed = octavo("result", JOB_ID)
+    assert (printed.exit_code, printed.stdout, printed.stderr) == (0, "ä markdown", "")
     assert octavo("result", JOB_ID, "-o", file, "--format", "txt").stdout == ""
     assert file.read_bytes() == "ä text".encode()
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("target", [[], ["-o", "result.md"]], ids=["printed", "in a file"])
+def test_a_result_that_lacks_pages_says_so(
+    gateway: Gateway,
+    octavo: Octavo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    counts = {**a_job()["pages"], "succeeded": 1, "failed": 1}
+    gateway.on("GET", JOB_PATH, Answer(200, a_job("partially_succeeded", pages=counts)))
+    gateway.on("GET", f"{JOB_PATH}/result", Answer(200, "read"))
+
+    result = octavo("result", JOB_ID, *target)
+
+    assert result.exit_code == 3
+    assert (Path("result.md").read_text() if target else result.stdout) == "read"
+    [said] = result.stderr.splitlines()
+    assert said.startswith(f"{JOB_ID} partially_succeeded, 2 of 2 pages, 1 failed; ")
+    assert f"`octavo pages {JOB_ID}`" in said
 
 
 @pytest.mark.parametrize(
