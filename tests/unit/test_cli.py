@@ -216,6 +216,59 @@ def test_a_result_never_takes_the_place_of_a_document(
     assert (tmp_path / "scan-2.txt").read_text() == "# Read job_1"
 
 
+@pytest.mark.parametrize(
+    ("names", "written"),
+    [
+        (["漢" * 83 + ".pdf"], ["漢" * 83 + ".md"]),
+        (["漢" * 85], ["漢" * 83 + ".json"]),
+        (["x" * 254 + "1", "x" * 254 + "2"], ["x" * 252 + ".md", "x" * 250 + "-2.md"]),
+        (["a" + "ß" * 125 + ".pdf"], ["a" + "ß" * 124 + ".json"]),
+    ],
+    ids=["252 bytes", "no ending", "the same beginning", "within a character"],
+)
+def test_a_long_name_is_cut_to_what_a_file_system_takes(
+    gateway: Gateway,
+    octavo: Octavo,
+    tmp_path: Path,
+    names: list[str],
+    written: list[str],
+) -> None:
+    accepts(gateway)
+    ending = written[0].rpartition(".")[2]
+    files = [write(tmp_path / name) for name in names]
+    out = tmp_path / "out"
+
+    result = octavo("submit", "--wait", "-o", out, "--format", ending, *files)
+
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in out.iterdir()) == sorted(written)
+
+
+def test_a_result_that_is_being_written_is_no_other_runs(
+    gateway: Gateway, octavo: Octavo, document: Path, tmp_path: Path
+) -> None:
+    accepts(gateway)
+    other = write(tmp_path / "out" / ".contract.md.part", b"half of")
+
+    assert octavo("submit", "--wait", "-o", tmp_path / "out", document).exit_code == 0
+
+    assert other.read_bytes() == b"half of"
+    assert {path.name for path in other.parent.iterdir()} == {other.name, "contract.md"}
+
+
+def test_a_result_has_the_permissions_of_any_new_file(
+    gateway: Gateway, octavo: Octavo, document: Path, tmp_path: Path
+) -> None:
+    accepts(gateway)
+    before = os.umask(0o027)
+    try:
+        octavo("submit", "--wait", "-o", tmp_path / "out", document)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "out" / "contract.md").stat().st_mode & 0o777 == 0o640
+
+
 def test_no_name_of_the_servers_becomes_a_path(
     gateway: Gateway, octavo: Octavo, document: Path, tmp_path: Path
 ) -> None:
@@ -261,6 +314,7 @@ def test_a_result_that_cannot_be_written_is_a_failure(
 
     assert result.exit_code == 1
     assert "contract.md" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["contract.md"]
 
 
 def test_plain_lines_say_how_a_job_goes_where_there_is_no_terminal(
