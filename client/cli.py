@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO, TypeVar, Unpack, get_args
 
 import click
 
-from client import errands, exit_codes, page_text, results
+from client import batch, errands, exit_codes, page_text, results
 from client.errands import Errand
 from client.errors import OctavoError
 from client.exit_codes import ExitCode
@@ -150,7 +150,22 @@ def _metadata(
     "--output",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="With --wait: the folder for the results, each named after its document.",
+    help="With --wait: the folder for the results, each named after its document. "
+    "Where one exists already nothing is sent, unless one of the next two is given.",
+)
+@click.option(
+    "--force",
+    "existing",
+    type=str,
+    flag_value="replace",
+    help="With -o: replace results that exist.",
+)
+@click.option(
+    "--skip-existing",
+    "existing",
+    type=str,
+    flag_value="skip",
+    help="With -o: send only documents whose result does not exist, as after an interruption.",
 )
 @_ending
 @click.option("--pages", metavar="RANGE", help="Which pages to read, such as 1-3,5,8-.")
@@ -175,6 +190,7 @@ def submit(
     *,
     wait: bool,
     folder: Path | None,
+    existing: batch.Existing | None,
     ending: str,
     password_file: TextIO | None,
     password_prompt: bool,
@@ -187,12 +203,15 @@ def submit(
     """
     if folder is not None and not wait:
         raise click.UsageError("-o needs --wait")
-    options["password"] = _password(password_file, prompt=password_prompt)
-    started = _errands(files, folder, ending)
+    if existing is not None and folder is None:
+        raise click.UsageError("--force and --skip-existing need -o")
     with access.connect() as octavo:
+        started = batch.errands_of(files, folder, ending, existing)
+        options["password"] = _password(password_file, prompt=password_prompt)
         stages = [errands.sending(octavo, options)]
         if wait:
-            stages.append(errands.watching(octavo, results.FORMATS[ending]))
+            write = results.write if existing == "replace" else results.write_new
+            stages.append(errands.watching(octavo, results.FORMATS[ending], write))
         try:
             errands.run(started, stages)
         finally:
@@ -246,7 +265,7 @@ def status(access: Access, job_ids: tuple[str, ...]) -> None:
     default="-",
     show_default=True,
     type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
-    help="The file for the result; `-` is standard output.",
+    help="The file for the result, replaced where it exists; `-` is standard output.",
 )
 @_ending
 @click.pass_obj
@@ -341,20 +360,6 @@ def delete(access: Access, job_ids: tuple[str, ...]) -> None:
         return ExitCode.GOOD
 
     _each(access, job_ids, remove)
-
-
-def _errands(files: Sequence[Path], folder: Path | None, ending: str) -> list[Errand]:
-    if folder is None:
-        return [Errand(str(path), path=path) for path in files]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.BadParameter(str(error), param_hint="-o") from error
-    targets = results.targets(files, folder, ending)
-    return [
-        Errand(str(path), path=path, target=target)
-        for path, target in zip(files, targets, strict=True)
-    ]
 
 
 def _password(file: TextIO | None, *, prompt: bool) -> str | None:

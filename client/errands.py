@@ -63,7 +63,11 @@ def sending(octavo: Octavo, options: Options) -> Stage[Errand]:
     return Stage(send, UPLOADS_AT_ONCE)
 
 
-def watching(octavo: Octavo, format: ResultFormat = "markdown") -> Stage[Errand]:  # noqa: A002 -- the API's word
+def watching(
+    octavo: Octavo,
+    format: ResultFormat = "markdown",  # noqa: A002 -- the API's word
+    write: Callable[[Path, str], None] = results.write_new,
+) -> Stage[Errand]:
     """The stage that follows a job to its end, and writes its result where it has a target."""
 
     def watch(errand: Errand) -> None:
@@ -72,7 +76,7 @@ def watching(octavo: Octavo, format: ResultFormat = "markdown") -> Stage[Errand]
             errand.job = job
             errand.row.shows(job)
         if errand.target is not None and job.has_result:
-            results.write(errand.target, octavo.result(job.id, format))
+            write(errand.target, octavo.result(job.id, format))
 
     return Stage(watch, WATCHES_AT_ONCE)
 

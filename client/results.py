@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import secrets
@@ -48,6 +49,20 @@ def write(path: Path, text: str) -> None:
         file.replace(path)
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write as `write` does, but raise FileExistsError where something stands at `path`."""
+    if path.exists():
+        raise _exists(path)
+    path = path.resolve()
+    with _unnamed(path.parent, text) as file:
+        try:
+            path.hardlink_to(file)
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError:  # a file system without hard links
+            file.replace(path)
+
+
 @contextmanager
 def _unnamed(folder: Path, text: str) -> Iterator[Path]:
     """A file in `folder` that holds `text`, until the caller has given it its name.
@@ -60,6 +75,10 @@ def _unnamed(folder: Path, text: str) -> Iterator[Path]:
         yield file
     finally:
         file.unlink(missing_ok=True)
+
+
+def _exists(path: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def _free(folder: Path, stem: str, ending: str, taken: Container[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -9,14 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from client import results
 from client.cli import main
 from tests.unit.test_client_gateway import (
     JOB_ID,
@@ -216,6 +220,114 @@ def test_a_result_never_takes_the_place_of_a_document(
     assert (tmp_path / "scan-2.txt").read_text() == "# Read job_1"
 
 
+def test_what_stands_in_the_place_of_a_result_stops_the_command_before_anything_is_sent(
+    gateway: Gateway, octavo: Octavo, tmp_path: Path
+) -> None:
+    accepts(gateway)
+    files = [write(tmp_path / name) for name in ("NEWS.pdf", "README.pdf")]
+    readme = write(tmp_path / "README.md", b"by hand")
+
+    result = octavo("submit", "--wait", "-o", tmp_path, *files)
+
+    assert (result.exit_code, gateway.requests) == (2, [])
+    assert readme.read_bytes() == b"by hand"
+    said = " ".join(result.stderr.split())
+    assert f"{readme} exists" in said
+    assert "--force" in said
+    assert "--skip-existing" in said
+
+
+def test_a_result_is_replaced_by_force(
+    gateway: Gateway, octavo: Octavo, document: Path, tmp_path: Path
+) -> None:
+    accepts(gateway)
+    old = write(tmp_path / "contract.md", b"old")
+
+    assert octavo("submit", "--wait", "-o", tmp_path, "--force", document).exit_code == 0
+
+    assert old.read_text() == "# Read job_1"
+
+
+def test_a_batch_that_was_interrupted_goes_on_with_what_is_missing(
+    gateway: Gateway, octavo: Octavo, tmp_path: Path
+) -> None:
+    accepts(gateway)
+    files = [write(tmp_path / name) for name in ("a/scan.pdf", "b/scan.pdf", "c/scan.pdf")]
+    out = tmp_path / "out"
+    there = write(out / "scan-2.md", b"read before")
+
+    result = octavo("submit", "--wait", "-o", out, "--skip-existing", *files)
+
+    assert result.exit_code == 0
+    assert f"{files[1]}: not sent, {there} exists" in result.stderr.splitlines()
+    assert len([request for request in gateway.requests if request.method == "POST"]) == 2
+    assert {path.name for path in out.iterdir()} == {"scan.md", "scan-2.md", "scan-3.md"}
+    assert there.read_bytes() == b"read before"
+
+
+def test_a_batch_of_which_nothing_is_missing_is_done(
+    gateway: Gateway, octavo: Octavo, document: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "contract.md", b"read before")
+
+    result = octavo("submit", "--wait", "-o", tmp_path, "--skip-existing", document)
+
+    assert (result.exit_code, gateway.requests) == (0, [])
+
+
+def test_what_came_to_stand_there_meanwhile_is_not_replaced(
+    gateway: Gateway, octavo: Octavo, document: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out" / "contract.md"
+
+    def read_beside_another_run(_: Request) -> Reply:
+        write(target, b"of another run")
+        return Answer(200, "# Read")
+
+    gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
+    gateway.on("GET", JOB_PATH, Answer(200, a_job("succeeded")))
+    gateway.on_each("GET", f"{JOB_PATH}/result", read_beside_another_run)
+
+    result = octavo("submit", "--wait", "-o", target.parent, document)
+
+    assert result.exit_code == 1
+    assert f"File exists: '{target}'" in result.stderr
+    assert target.read_bytes() == b"of another run"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_of_many_that_write_one_file_all_but_one_are_told(tmp_path: Path) -> None:
+    target, together = tmp_path / "scan.md", threading.Barrier(8)
+
+    def run(text: str) -> str | None:
+        together.wait(20)
+        try:
+            results.write_new(target, text)
+        except FileExistsError:
+            return None
+        return text
+
+    with ThreadPoolExecutor(8) as threads:
+        ends = list(threads.map(run, "abcdefgh"))
+
+    assert [text for text in ends if text] == [target.read_text()]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_result_is_written_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+
+    results.write_new(tmp_path / "scan.md", "read")
+
+    assert (tmp_path / "scan.md").read_text() == "read"
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.md"]
+
+
 @pytest.mark.parametrize(
     ("names", "written"),
     [
@@ -310,7 +422,7 @@ def test_a_result_that_cannot_be_written_is_a_failure(
     accepts(gateway)
     (tmp_path / "out" / "contract.md").mkdir(parents=True)
 
-    result = octavo("submit", "--wait", "-o", tmp_path / "out", document)
+    result = octavo("submit", "--wait", "--force", "-o", tmp_path / "out", document)
 
     assert result.exit_code == 1
     assert "contract.md" in result.stderr
@@ -400,6 +512,8 @@ def test_wrong_options_are_named(gateway: Gateway, octavo: Octavo, document: Pat
         ["submit"],
         ["submit", "no-such-file.pdf"],
         ["submit", __file__, "-o", "out"],
+        ["submit", __file__, "--wait", "--force"],
+        ["submit", __file__, "--wait", "--skip-existing"],
         ["submit", __file__, "--metadata", "case"],
         ["submit", __file__, "--password-prompt", "--password-file", __file__],
         ["status", "../keys"],
@@ -410,6 +524,8 @@ def test_wrong_options_are_named(gateway: Gateway, octavo: Octavo, document: Pat
         "no file",
         "no such file",
         "folder without waiting",
+        "force without folder",
+        "skipping without folder",
         "metadata without value",
         "two passwords",
         "no id",
@@ -436,6 +552,17 @@ def test_a_server_that_is_not_named_is_asked_for(
     monkeypatch.delenv("OCTAVO_API_KEY", raising=False)
 
     assert CliRunner().invoke(main, [*access, "list"]).exit_code == 2
+
+
+def test_no_folder_is_made_for_a_server_that_is_not_named(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OCTAVO_URL", raising=False)
+    out = tmp_path / "out"
+
+    result = CliRunner().invoke(main, ["submit", str(document), "--wait", "-o", str(out)])
+
+    assert (result.exit_code, out.exists()) == (2, False)
 
 
 def test_a_server_that_is_not_there_has_its_own_exit_code(document: Path) -> None:
