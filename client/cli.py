@@ -388,7 +388,7 @@ def _write_results(octavo: Octavo, ended: Sequence[Errand], ending: str) -> None
         try:
             text = octavo.result(errand.job.id, results.FORMATS[ending])
         except OctavoError as error:
-            say_error(error, about=errand.label)
+            say_error(error, about=errand.name)
             errand.code = exit_codes.worst([errand.code, exit_codes.of_error(error)])
             continue
         is_apart = len(ended) == 1 or text.endswith("\n")

@@ -36,6 +36,13 @@ class Errand:
     job_id: str | None = None
     job: Job | None = None
     code: ExitCode = ExitCode.GOOD
+    is_settled: bool = False  # its end was said
+
+    @property
+    def name(self) -> str:
+        """What an error is said about: the document, and its job where there is one."""
+        names = [self.label] if self.job_id in {None, self.label} else [self.label, self.job_id]
+        return ": ".join(names)
 
 
 def run(errands: Sequence[Errand], stages: Sequence[Stage[Errand]]) -> None:
@@ -83,14 +90,15 @@ def watching(
 
 def _settle(errand: Errand, error: Exception | None) -> None:
     """Say and keep what came of an errand; an error that nobody foresaw is raised."""
+    errand.is_settled = True
     if error is None:
         assert errand.job is not None
         errand.code = exit_codes.of_job(errand.job)
-        written = f", written to {errand.target}" if _is_written(errand) else ""
+        written = f", written to {errand.target}" if _is_for_a_file(errand) else ""
         say(f"{errand.label}: {errand.job.id} {progress_of(errand.job)}{written}")
     elif isinstance(error, OctavoError | OSError):
         errand.code = exit_codes.of_error(error)
-        say_error(error, about=errand.label)
+        say_error(error, about=errand.name)
     else:
         raise error
 
@@ -104,6 +112,9 @@ def _say_how_to_go_on(errands: Sequence[Errand]) -> None:
     for errand in errands:
         if errand.job_id is None and errand.code is ExitCode.GOOD:
             say(f"{errand.label}: not sent, or not known to be; see `octavo list`")
+        elif _is_for_a_file(errand) and not errand.is_settled:
+            say(f"{errand.name} has ended, but its result may not be written yet")
+            say(f"  octavo result {errand.job_id}")
 
 
 def _counted(row: Row, path: Path) -> Callable[[int], None]:
@@ -111,7 +122,7 @@ def _counted(row: Row, path: Path) -> Callable[[int], None]:
     return lambda sent_bytes: row.sends(sent_bytes, total_bytes)
 
 
-def _is_written(errand: Errand) -> bool:
+def _is_for_a_file(errand: Errand) -> bool:
     return errand.target is not None and errand.job is not None and errand.job.has_result
 
 

@@ -291,7 +291,7 @@ def test_what_came_to_stand_there_meanwhile_is_not_replaced(
     result = octavo("submit", "--wait", "-o", target.parent, document)
 
     assert result.exit_code == 1
-    assert f"File exists: '{target}'" in result.stderr
+    assert f"{document}: {JOB_ID}: [Errno 17] File exists: '{target}'" in result.stderr
     assert target.read_bytes() == b"of another run"
     assert list(target.parent.iterdir()) == [target]
 
@@ -427,6 +427,18 @@ def test_a_result_that_cannot_be_written_is_a_failure(
     assert result.exit_code == 1
     assert "contract.md" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["contract.md"]
+
+
+def test_a_job_that_was_lost_sight_of_is_named(
+    gateway: Gateway, octavo: Octavo, document: Path
+) -> None:
+    gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
+    gateway.on("GET", JOB_PATH, problem(401, "unauthenticated", "the key was revoked"))
+
+    result = octavo("submit", "--wait", document)
+
+    assert result.exit_code == 4
+    assert f"{document}: {JOB_ID}: The title of unauthenticated.\n" in result.stderr
 
 
 def test_plain_lines_say_how_a_job_goes_where_there_is_no_terminal(
@@ -815,14 +827,10 @@ def test_a_terminal_shows_bars_and_none_of_the_documents_escapes(
     }
 
 
-def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_go_on(
-    gateway: Gateway, document: Path
-) -> None:
-    gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
-    held_back = Answer(304, after_seconds=10)
-    gateway.on("GET", JOB_PATH, Answer(200, a_job("running"), {"ETag": '"1"'}), held_back)
+def interrupted(gateway: Gateway, *arguments: str | Path, after_requests: int) -> tuple[str, str]:
+    """What the command prints and says that is ended by Ctrl-C after so many requests."""
     process = subprocess.Popen(
-        [*OCTAVO, "submit", "--wait", document],
+        [*OCTAVO, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "OCTAVO_URL": gateway.url, "OCTAVO_API_KEY": "k"},
         stdout=subprocess.PIPE,
@@ -831,17 +839,46 @@ def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_go_on(
         # Who runs the tests in the background of a shell has them, and all they start, ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - takes no lock
     )
-    while len(gateway.requests) < 3:
+    while len(gateway.requests) < after_requests:
         time.sleep(0.01)
 
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=3)
+    out, said = process.communicate(timeout=8)  # less than an answer is held back
 
-    assert (process.returncode, out) == (130, "")
-    assert f"  octavo watch {JOB_ID}\n" in said
+    assert process.returncode == 130
     assert "Traceback" not in said
+    return out, said
+
+
+def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_go_on(
+    gateway: Gateway, document: Path
+) -> None:
+    gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
+    held_back = Answer(304, after_seconds=10)
+    gateway.on("GET", JOB_PATH, Answer(200, a_job("running"), {"ETag": '"1"'}), held_back)
+
+    out, said = interrupted(gateway, "submit", "--wait", document, after_requests=3)
+
+    assert out == ""
+    assert f"  octavo watch {JOB_ID}\n" in said
     assert "trying again" not in said
     assert [request.method for request in gateway.requests] == ["POST", "GET", "GET"]
+
+
+def test_ctrl_c_while_a_result_comes_says_where_it_stays(
+    gateway: Gateway, document: Path, tmp_path: Path
+) -> None:
+    gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
+    gateway.on("GET", JOB_PATH, Answer(200, a_job("succeeded")))
+    gateway.on("GET", f"{JOB_PATH}/result", Answer(200, "read", after_seconds=10))
+
+    _, said = interrupted(
+        gateway, "submit", "--wait", "-o", tmp_path / "out", document, after_requests=3
+    )
+
+    assert f"{document}: {JOB_ID} has ended" in said
+    assert f"  octavo result {JOB_ID}\n" in said
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # Commands of the server
