@@ -15,7 +15,7 @@ from shared.errors import DatabaseUnavailable, DependencyUnavailable, Overloaded
 
 RETRY_AFTER_SECONDS = 5
 LOOKS_AT_ONCE = 8
-"""However many watch pages: of the gateway's threads and connections no more are taken."""
+"""However many wait for jobs or watch pages: of the gateway's threads and connections no more are taken."""
 
 
 class Places:
@@ -100,6 +100,7 @@ class Limits:
         self.store = StoreGuard()
         self.uploads = Places(settings().max_uploads)
         self.waiters = Places(settings().max_waiters)
+        self.tenant_waiters = TenantPlaces(settings().max_tenant_waiters)
         self.watchers = Places(settings().max_watchers)
         self.tenant_watchers = TenantPlaces(settings().max_tenant_watchers)
         self.looks = CapacityLimiter(LOOKS_AT_ONCE)

@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from api import finished
 from api.schemas import PageReset, PageText
-from shared import audit, glances, jobs
+from shared import audit, glances, jobs, keys
 from shared.audit import Action, Actor
 from shared.config import settings
 from shared.db import transaction
@@ -39,6 +39,8 @@ AWAY_SECONDS = 3.0
 """Between two looks at a database that does not answer."""
 KEEP_ALIVE_SECONDS = 15.0
 RETRY_MILLISECONDS = 1000
+CHECK_SECONDS = 5.0
+"""Between two looks at the key by which a page is watched."""
 LEAVING_SECONDS = 10.0
 """For the last of a stream to be taken by a client that reads slowly, or not at all."""
 
@@ -69,11 +71,13 @@ class Watch:
         self._place = _place(last_event_id)
         self._is_recorded = False
         self._away_until = 0.0
+        self._check_at = time.monotonic() + CHECK_SECONDS
 
     async def look(self) -> Sight | DocumentPage:
         """The page, where it is final, or what is new of its text.
 
-        Raises DependencyUnavailable, and NotFound, JobDeleted or ResultExpired where it will never be.
+        Raises DependencyUnavailable, NotFound, JobDeleted or ResultExpired where it will never be,
+        and Unauthenticated where the key is over.
         """
         return await to_thread.run_sync(self._look, limiter=self._looks)
 
@@ -133,12 +137,19 @@ class Watch:
 
     def _look(self) -> Sight | DocumentPage:
         with transaction(self._watched.tenant) as session:
+            self._check_key(session)
             seen = self._seen(session)
             shows = isinstance(seen, DocumentPage) or bool(seen.more)
             if shows and not self._is_recorded:
                 self._record(session)
         self._is_recorded |= shows
         return seen
+
+    def _check_key(self, session: Session) -> None:
+        now = time.monotonic()
+        if now >= self._check_at:
+            keys.check(session, self._watched.actor.name)
+            self._check_at = now + CHECK_SECONDS
 
     def _seen(self, session: Session) -> Sight | DocumentPage:
         tenant, job_id, page_no = self._watched.tenant, self._watched.job_id, self._watched.page_no

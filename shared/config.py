@@ -56,7 +56,8 @@ class Settings(BaseSettings):
     min_upload_bytes_per_second: Count = 8 * 1024
     upload_patience_seconds: Seconds = 20  # a sender may be behind by at most
     max_tenant_uploads: Count = 16  # of one tenant
-    max_waiters: Count = 500
+    max_waiters: Count = 500  # clients in a long poll
+    max_tenant_waiters: Count = 250  # of them one tenant's
     max_wait_seconds: Seconds = 60
     max_watchers: Count = 100  # clients that watch a page being read
     max_tenant_watchers: Count = 20  # of them one tenant's

@@ -16,9 +16,10 @@ import secrets
 import zlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import CursorResult, select, text, update
+from sqlalchemy import CursorResult, Row, select, text, update
 from sqlalchemy.orm import Session
 
 from shared import audit
@@ -116,13 +117,25 @@ def authenticate(session: Session, key: str) -> Caller:
     expected = stored.secret_hash if stored is not None else bytes(hashlib.sha256().digest_size)
     if not hmac.compare_digest(_hash(match["secret"]), expected) or stored is None:
         raise Unauthenticated("This API key is not known.")
-    expires_at = stored.expires_at
-    if stored.revoked_at is not None or (expires_at is not None and expires_at < stored.now):
-        raise Unauthenticated("This API key was revoked or has expired.")
+    _refuse_ended(stored)
     caller = Caller(stored.tenant, stored.id, frozenset(stored.scopes))
     if stored.last_used_at is None or stored.last_used_at < stored.now - USE_NOTED_EVERY:
         _note_use(session, caller, stored.last_used_at)
     return caller
+
+
+def check(session: Session, key_id: str) -> None:
+    """Raise Unauthenticated where the key of that id, which was right, is over by now."""
+    stored = session.execute(_FIND, {"id": key_id}).one_or_none()
+    if stored is None:
+        raise Unauthenticated("This API key is not known.")
+    _refuse_ended(stored)
+
+
+def _refuse_ended(stored: Row[Any]) -> None:
+    expires_at = stored.expires_at
+    if stored.revoked_at is not None or (expires_at is not None and expires_at < stored.now):
+        raise Unauthenticated("This API key was revoked or has expired.")
 
 
 _NOTE_USE = text(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
 from uuid import UUID, uuid4
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import TypeAdapter, ValidationError
@@ -105,7 +107,7 @@ def list_jobs(
     responses={
         200: {"headers": {"ETag": {"schema": {"type": "string"}}}},
         304: {"description": "Nothing has changed since the ETag was given."},
-        **documented(*ALWAYS, NotFound, JobDeleted, Overloaded),
+        **documented(*ALWAYS, NotFound, JobDeleted, TooManyInFlight, Overloaded),
     },
     response_model=Job,
 )
@@ -127,7 +129,7 @@ async def get_job(
     """How far a job is. `?wait=20` answers when it has ended, or after 20 seconds."""
     find = partial(_read, caller.tenant, jobs.parse_id(job_id))
     if wait:
-        with request.app.state.limits.waiters.taken("waiting clients"):
+        with _waiting(request, caller):
             progress = partial(_progress, caller.tenant, jobs.parse_id(job_id))
             job = await _wait(request, find, progress, wait, if_none_match)
     else:
@@ -279,6 +281,14 @@ def _retry(
         raise
 
 
+@contextmanager
+def _waiting(request: Request, caller: Caller) -> Iterator[None]:
+    """A place among those who wait, for the block."""
+    limits, what = request.app.state.limits, "waiting clients"
+    with limits.tenant_waiters.taken(caller.tenant, what), limits.waiters.taken(what):
+        yield
+
+
 async def _wait(
     request: Request,
     find: Callable[[], Job],
@@ -287,19 +297,20 @@ async def _wait(
     known: str | None,
 ) -> Job:
     """The job when it has ended or, where a tag is known, has changed; or when time is up."""
+    looks = request.app.state.limits.looks
     until = time.monotonic() + min(seconds, settings().max_wait_seconds)
     look = FIRST_LOOK_SECONDS
     while True:
-        before = await run_in_threadpool(progress)  # first, so that no change falls in between
-        job = await run_in_threadpool(find)
+        before = await run_sync(progress, limiter=looks)  # first: no change falls in between
+        job = await run_sync(find, limiter=looks)
         if present.etag(job) != known if known else job.status.is_final:
             return job
         while True:
             if time.monotonic() >= until or await _must_end(request):
-                return await run_in_threadpool(find)
+                return await run_sync(find, limiter=looks)
             await asyncio.sleep(min(look, max(0.0, until - time.monotonic())))
             look = min(look * 1.5, LAST_LOOK_SECONDS)
-            now = await run_in_threadpool(progress)
+            now = await run_sync(progress, limiter=looks)
             if before != now and (known or now is None or now.status.is_final):
                 break
 

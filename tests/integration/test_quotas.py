@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -407,6 +408,26 @@ class TestOverload:
             assert submit(gateway, **authorization()).status_code == 202
 
         assert submit(gateway).status_code == 202
+
+    def test_one_tenant_cannot_take_all_places_of_those_who_wait(self, gateway: TestClient) -> None:
+        job = submit(gateway).json()["id"]
+        other = authorization()
+        theirs = submit(gateway, **other).json()["id"]
+        with transaction() as session:
+            tenant = session.execute(
+                text("SELECT tenant FROM jobs WHERE id = :id"), {"id": jobs.parse_id(job)}
+            ).scalar_one()
+
+        with ExitStack() as places:
+            for _ in range(settings().max_tenant_waiters):
+                waiters = gateway.app.state.limits.tenant_waiters  # type: ignore[attr-defined] # FastAPI's
+                places.enter_context(waiters.taken(tenant, "waiting clients"))
+            mine = gateway.get(f"/v1/jobs/{job}", params={"wait": 0.01})
+            foreign = gateway.get(f"/v1/jobs/{theirs}", params={"wait": 0.01}, headers=other)
+
+        assert refused(mine) == (429, "too_many_in_flight")
+        assert foreign.status_code == 200
+        assert gateway.get(f"/v1/jobs/{job}", params={"wait": 0.01}).status_code == 200
 
     def test_a_full_gateway_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(vars(settings()), "max_uploads", 0)

@@ -401,6 +401,24 @@ class TestAStream:
         wait_until(sweeper.purge)
         assert rows() == []
 
+    def test_a_key_that_is_revoked_ends_it(
+        self, platform: Platform, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching, "CHECK_SECONDS", 0.1)
+        with transaction() as session:
+            key = keys.create(session, job.tenant)
+        with httpx.stream(
+            "GET", events_of(platform, job), headers={"Authorization": f"Bearer {key}"}, timeout=30
+        ) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            with transaction() as session:
+                keys.revoke(session, key.split("_")[2])
+            told = "\n".join(lines)
+
+        assert "event: problem" in told
+        assert "unauthenticated" in told
+
     def test_a_page_that_is_not_known_yet_is_waited_for(self, platform: Platform) -> None:
         with transaction() as session:
             job = make_job(session)
