@@ -134,10 +134,11 @@ _ADD = prepared.statement(
           + row_number() OVER (ORDER BY page_no)))
       FROM held, rendered
       ON CONFLICT DO NOTHING RETURNING queue, status),
-    failed AS (SELECT count(*) AS pages FROM added WHERE status = 'failed'),
+    new AS (
+      SELECT count(*) AS pages, count(*) FILTER (WHERE status = 'failed') AS failed FROM added),
     counted AS (
-      UPDATE jobs SET pages_failed = pages_failed + failed.pages
-      FROM held, failed WHERE jobs.id = held.job_id AND failed.pages > 0
+      UPDATE jobs SET pages_failed = pages_failed + new.failed
+      FROM held, new WHERE jobs.id = held.job_id AND new.failed > 0
       RETURNING pages_succeeded + pages_failed = pages_total AS are_all),
     assembling AS (
       INSERT INTO work (tenant, job_id, kind, queue, priority)
@@ -145,7 +146,10 @@ _ADD = prepared.statement(
       FROM held, counted WHERE are_all ON CONFLICT DO NOTHING RETURNING queue),
     ended AS (
       UPDATE work SET status = :ends_as, error = :error, lease_until = NULL FROM held
-      WHERE work.id = held.id AND :ends_as IS NOT NULL)
+      WHERE work.id = held.id AND :ends_as IS NOT NULL),
+    gone_on AS (
+      UPDATE work SET failures = 0 FROM held, new
+      WHERE work.id = held.id AND :ends_as IS NULL AND work.failures > 0 AND new.pages > 0)
     SELECT count(*) = 1, (SELECT count(pg_notify('{work.BELL}', queue)) FROM (
         SELECT queue FROM added WHERE status = 'queued' UNION SELECT queue FROM assembling) AS due)
     FROM held
@@ -173,8 +177,9 @@ def add(
     """Insert pages with the work to recognise them; False where the claim of prepare is lost.
 
     One statement. `behind` is how many unread pages of the job are there before these. Pages that
-    are there already, from an earlier attempt, stay as they are. With the last of them prepare
-    `ends_as` it says, because of an `error` where it has one.
+    are there already, from an earlier attempt, stay as they are. Those that are new make good how
+    often prepare failed before. With the last of them prepare `ends_as` it says, because of an
+    `error` where it has one.
     """
     values = {
         "id": held.id,

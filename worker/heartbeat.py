@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
@@ -53,6 +54,10 @@ class Held:
         if self.progressed():
             self.touch()
         return time.monotonic() - self._moved_at < settings().stall_seconds
+
+    def make_good(self) -> None:
+        """Note that something of the work is committed, and that its row forgot its failures."""
+        self.claim = replace(self.claim, failures=0)
 
     def lose(self) -> None:
         """The claim does not hold any more: whatever comes of the work will not count."""

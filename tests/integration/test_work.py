@@ -389,6 +389,78 @@ def test_prepare_goes_on_behind_what_an_earlier_attempt_added(session: Session) 
     assert (job.pages_total, job.source_pages, len(job.warnings)) == (4, 5, 1)
 
 
+def failed_before(session: Session, job: Job) -> work.Claim:
+    """A claim of the work to prepare a job, which failed three times."""
+    [unit] = work_of(session, job, WorkKind.PREPARE)
+    session.execute(text("UPDATE work SET failures = 3 WHERE id = :id"), {"id": unit.id})
+    return claimed(session, unit)
+
+
+def test_pages_that_are_added_make_good_earlier_failures_of_prepare(session: Session) -> None:
+    job = make_job(session)
+    held = failed_before(session, job)
+    new_pages.begin(session, held, job, 3)
+
+    assert new_pages.add(session, held, [new_pages.Rendered(1, "key", 1, 1)])
+
+    assert work_of(session, job, WorkKind.PREPARE)[0].failures == 0
+
+
+def test_pages_that_were_there_before_make_no_failure_good(session: Session) -> None:
+    job = make_job(session)
+    [unit] = work_of(session, job, WorkKind.PREPARE)
+    first = claimed(session, unit)
+    new_pages.begin(session, first, job, 3)
+    new_pages.add(session, first, [new_pages.Rendered(1, "key", 1, 1)])
+    work.release(session, first)
+    held = failed_before(session, job)
+
+    assert new_pages.add(session, held, [new_pages.Rendered(1, "key", 1, 1)])
+    assert new_pages.add(session, held, [])
+
+    assert work_of(session, job, WorkKind.PREPARE)[0].failures == 3
+
+
+def test_whoever_lost_prepare_makes_no_failure_good(session: Session) -> None:
+    job = make_job(session)
+    [unit] = work_of(session, job, WorkKind.PREPARE)
+    late = claimed(session, unit)
+    new_pages.begin(session, late, job, 3)
+    work.release(session, late)
+    failed_before(session, job)
+
+    assert not new_pages.add(session, late, [new_pages.Rendered(1, "key", 1, 1)])
+
+    assert work_of(session, job, WorkKind.PREPARE)[0].failures == 3
+
+
+def test_pages_are_added_beside_a_lease_that_is_renewed_meanwhile() -> None:
+    with transaction() as session:
+        job = make_job(session)
+        held = failed_before(session, job)
+        new_pages.begin(session, held, job, 3)
+
+    def add() -> bool:
+        with transaction(alone=True) as session:
+            return new_pages.add(session, held, [new_pages.Rendered(1, "key", 1, 1)])
+
+    with ThreadPoolExecutor(1) as other:
+        with transaction() as session:
+            jobs.lock(session, job.id)
+            added = other.submit(add)
+            waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            while not (session.scalars(waiting).one() or added.done()):
+                time.sleep(0.01)
+            overdue(session)
+            assert work.renew(session, [held]) == {held.id}
+        assert added.result()
+
+    with transaction() as session:
+        [unit] = work_of(session, job, WorkKind.PREPARE)
+        assert unit.failures == 0
+        assert work.rescue(session) == 0
+
+
 def test_prepare_hears_how_long_its_job_has_run(session: Session) -> None:
     job = make_job(session)
     held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])

@@ -99,6 +99,7 @@ def _render(held: Held, job: Job, document: Document) -> None:
         )
         if not store(held, add, alone=True):
             return
+        held.make_good()
         behind += len(rendered)
     if left:
         release = partial(work.release, held=held.claim, delay_seconds=rest_seconds(begun))
