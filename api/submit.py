@@ -16,6 +16,7 @@ from shared.errors import (
     DatabaseUnavailable,
     DependencyUnavailable,
     InvalidOptions,
+    JobDeleted,
     JobNotFinished,
     NothingToRetry,
     OctavoError,
@@ -103,9 +104,12 @@ def retry(
 ) -> Job:
     """A new job that reads pages of a finished one again and takes its other good pages over.
 
-    The document must lie under the new job's key already, and `old` be locked, so that it does not
-    expire meanwhile. Raises JobNotFinished, NothingToRetry, ResultExpired, and what `check` does.
+    The document must lie under the new job's key already, and `old` be locked, so that it neither
+    expires nor is deleted meanwhile: whoever takes its objects away is to know all its retries.
+    Raises JobDeleted, JobNotFinished, NothingToRetry, ResultExpired, and what `check` does.
     """
+    if old is not None and old.deleted_at is not None:
+        raise JobDeleted
     if old is None or old.status is JobStatus.EXPIRED:
         raise ResultExpired("The document is gone; submit it again.")
     if not old.status.is_final:

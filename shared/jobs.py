@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -203,6 +204,12 @@ def recent(
     if metadata:
         query = query.where(Job.user_metadata.contains(metadata))
     return list(session.scalars(query))
+
+
+def unfinished_retries(session: Session, earlier: Sequence[UUID]) -> list[Job]:
+    """Jobs under way that retry one of these."""
+    query = select(Job).where(Job.status.in_(UNFINISHED), Job.retry_of.in_(earlier))
+    return list(session.scalars(query)) if earlier else []
 
 
 def lock(session: Session, job_id: UUID) -> Job | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -21,10 +21,15 @@ from shared.config import settings
 from shared.db import transaction
 from shared.errors import DatabaseBusy, DatabaseUnavailable, DependencyUnavailable
 from shared.models import Job, Tombstone
+from worker import inherited
 from worker.deserted import Deserted
+from worker.inherited import Inheritance
 from worker.pulse import Pulse
 
 TIDY_SECONDS = 15.0
+HAND_OVER_FIGURES = 100
+"""So many that retries inherit are copied in a round, in a second or two: whoever waits to be rescued
+waits for them too. It is a number, not a time, so that each round gets on."""
 
 log = structlog.get_logger()
 
@@ -173,7 +178,9 @@ def expire() -> int:
     """Take away the bytes of jobs whose retention has ended."""
     with _answered() as session:
         outlived = jobs.outlived(session)
-    return sum(_expire(job) for job in outlived)
+        left = inherited.left_by(session, outlived)
+    waiting = _hand_over(left)
+    return sum(_expire(job) for job in outlived if job.id not in waiting)
 
 
 def _expire(job: Job) -> bool:
@@ -191,7 +198,9 @@ def purge() -> int:
     """Take away objects and rows of deleted jobs."""
     with _answered() as session:
         deleted = jobs.deleted(session)
-    return sum(_purge(job) for job in deleted)
+        left = inherited.left_by(session, deleted)
+    waiting = _hand_over(left)
+    return sum(_purge(job) for job in deleted if job.id not in waiting)
 
 
 def _purge(job: Job) -> bool:
@@ -203,6 +212,19 @@ def _purge(job: Job) -> bool:
     with _answered() as session:
         jobs.purge(session, job.id, objects=objects)
     return True
+
+
+def _hand_over(left: Sequence[Inheritance]) -> set[UUID]:
+    """Give retries what they inherit of jobs that go; the jobs that are to stay for another round."""
+    turns = iter(range(HAND_OVER_FIGURES))
+    return {each.earlier for each in left if not _handed_over(each, turns)}
+
+
+def _handed_over(inheritance: Inheritance, turns: Iterator[int]) -> bool:
+    try:
+        return inherited.copy_figures(inheritance, goes_on=lambda: next(turns, None) is not None)
+    except DependencyUnavailable as error:
+        return _postponed("hand_over", inheritance.earlier, error)
 
 
 def _postponed(step: str, job_id: UUID, error: DependencyUnavailable) -> bool:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from shared import jobs, ladder, pages, storage, work
 from shared.config import settings
 from shared.db import transaction
 from shared.document import Block, BlockKind, Box
+from shared.errors import DependencyUnavailable
 from shared.models import Job, Work
+from shared.roles import Role
 from shared.status import JobStatus, WorkKind
 from shared.work import Claim
+from tests.acting import acting_as
 from tests.completions import Completions, Say, saying
 from tests.factory import claimed, make_prepared, make_readable, recognition, work_of
 from tests.faults import fake_settings, page_image, running
@@ -202,25 +208,135 @@ def test_figures_go_with_their_job(gateway: TestClient) -> None:
     assert in_store() == set()
 
 
-def test_a_retried_job_has_figures_of_its_own(gateway: TestClient) -> None:
-    old = illustrated(gateway)
+def fully_read(gateway: TestClient) -> str:
+    """The id of a job that was read, whose first page has a figure."""
+    public = illustrated(gateway)
     with transaction() as session:
-        job = session.get_one(Job, jobs.parse_id(old))
+        job = session.get_one(Job, jobs.parse_id(public))
         [_, second] = work_of(session, job, WorkKind.RECOGNISE)
         pages.succeed(session, claimed(session, second), recognition())
         held = claimed(session, work_of(session, job, WorkKind.ASSEMBLE)[0])
         jobs.finish(session, held, JobStatus.SUCCEEDED)
-    new = gateway.post(f"/v1/jobs/{old}/retry", json={"pages": "2"}).json()["id"]
-    with transaction() as session:
-        job = session.get_one(Job, jobs.parse_id(new))
-        held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
+    return public
 
+
+def retried(gateway: TestClient, old: str) -> str:
+    """The id of a job that reads page 2 of an old one again, and is not prepared yet."""
+    return str(gateway.post(f"/v1/jobs/{old}/retry", json={"pages": "2"}).json()["id"])
+
+
+def take_over(public: str) -> None:
+    with transaction() as session:
+        job = session.get_one(Job, jobs.parse_id(public))
+        held = claimed(session, work_of(session, job, WorkKind.PREPARE)[0])
     for _ in range(2):  # the second time does nothing
         figures.take_over(Held(held), job)
-    gateway.delete(f"/v1/jobs/{old}")
-    sweeper.purge()
+
+
+def objects_of(public: str) -> set[str]:
+    return {key for key in in_store() if f"/{jobs.parse_id(public).hex}/" in key}
+
+
+def delete(gateway: TestClient, public: str) -> None:
+    gateway.delete(f"/v1/jobs/{public}")
+    with acting_as(Role.SWEEPER):
+        sweeper.purge()
+
+
+def outlive(_: TestClient, public: str) -> None:
+    with transaction() as session:
+        session.get_one(Job, jobs.parse_id(public)).expires_at = datetime(2020, 1, 1, tzinfo=UTC)
+    with acting_as(Role.SWEEPER):
+        sweeper.expire()
+
+
+def test_a_retried_job_has_figures_of_its_own(gateway: TestClient) -> None:
+    old = fully_read(gateway)
+    new = retried(gateway, old)
+
+    take_over(new)
+    delete(gateway, old)
 
     assert gateway.get(f"/v1/jobs/{new}/pages/1/figures/1").content == FIGURE
+
+
+@pytest.mark.parametrize("end", [delete, outlive])
+def test_a_job_that_goes_before_its_retry_is_prepared_leaves_it_the_figures(
+    gateway: TestClient, end: Callable[[TestClient, str], None]
+) -> None:
+    old = fully_read(gateway)
+    heirs = [retried(gateway, old) for _ in range(2)]
+
+    end(gateway, old)
+
+    assert objects_of(old) == set()
+    for new in heirs:
+        assert gateway.get(f"/v1/jobs/{new}/pages/1/figures/1").content == FIGURE
+    take_over(heirs[0])
+    assert gateway.get(f"/v1/jobs/{heirs[0]}/pages/1/figures/1").content == FIGURE
+
+
+def test_a_job_that_leaves_much_goes_after_some_rounds(
+    gateway: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = fully_read(gateway)
+    new = retried(gateway, old)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeper, "HAND_OVER_FIGURES", 0)
+        delete(gateway, old)
+        assert gateway.delete(f"/v1/jobs/{old}").status_code == 202
+    sweeper.purge()
+
+    assert gateway.delete(f"/v1/jobs/{old}").status_code == 200
+    assert gateway.get(f"/v1/jobs/{new}/pages/1/figures/1").content == FIGURE
+
+
+def test_a_retry_that_is_over_inherits_nothing_more(gateway: TestClient) -> None:
+    old = fully_read(gateway)
+    new = retried(gateway, old)
+    gateway.post(f"/v1/jobs/{new}/cancel")
+
+    delete(gateway, old)
+
+    assert len(in_store()) == 1  # the retry's document
+
+
+def test_a_deleted_job_stays_until_the_store_takes_what_its_retry_inherits(
+    gateway: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = fully_read(gateway)
+    new = retried(gateway, old)
+
+    def refuse(*_: str) -> None:
+        raise DependencyUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "copy", refuse)
+        delete(gateway, old)
+        assert gateway.delete(f"/v1/jobs/{old}").status_code == 202
+    sweeper.purge()
+
+    assert gateway.delete(f"/v1/jobs/{old}").status_code == 200
+    assert gateway.get(f"/v1/jobs/{new}/pages/1/figures/1").content == FIGURE
+
+
+def test_a_job_that_is_deleted_meanwhile_is_not_retried(
+    gateway: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = fully_read(gateway)
+    before, lock = in_store(), jobs.lock
+
+    def late(session: Session, job_id: UUID) -> Job | None:
+        monkeypatch.setattr(jobs, "lock", lock)
+        gateway.delete(f"/v1/jobs/{old}")
+        return lock(session, job_id)
+
+    monkeypatch.setattr(jobs, "lock", late)
+    answer = gateway.post(f"/v1/jobs/{old}/retry", json={"pages": "2"})
+
+    assert (answer.status_code, answer.json()["code"]) == (410, "job_deleted")
+    assert in_store() == before
 
 
 def test_a_job_that_is_no_retry_takes_nothing_over(gateway: TestClient) -> None:

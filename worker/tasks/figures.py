@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
 
-from shared import pages, references, storage
+from shared import references, storage
 from shared.db import transaction
 from shared.document import Recognition
 from shared.errors import PageUnreadable
 from shared.media import MediaType
 from shared.models import Job
+from worker import inherited
 from worker.heartbeat import Held
 from worker.pipeline import figures
 
@@ -46,21 +45,10 @@ def take_over(held: Held, job: Job) -> None:
     if job.retry_of is None:
         return
     with transaction() as session:
-        wanted = pages.taken_over(session, job.id)
-    if not wanted:
-        return
-    theirs = f"{storage.job_prefix(job.tenant, job.retry_of)}pages/"
-    ours = f"{storage.job_prefix(job.tenant, job.id)}pages/"
-    there = set(_keys(ours))
-    for key in _keys(theirs):
-        parts, target = storage.parse_key(key), ours + key.removeprefix(theirs)
-        if parts is not None and parts.figure_of in wanted and target not in there:
-            with suppress(storage.ObjectMissing):  # the earlier job goes at this moment
-                storage.copy(key, target)
-            held.touch()
+        inheritance = inherited.by(session, job, job.retry_of)
 
+    def goes_on() -> bool:
+        held.touch()
+        return not held.lost
 
-def _keys(prefix: str) -> Iterator[str]:
-    for objects in storage.listing(prefix):
-        for found in objects:
-            yield found.key
+    inherited.copy_figures(inheritance, goes_on=goes_on)
