@@ -76,6 +76,5 @@ def serve(host: str, port: int) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        h11_max_incomplete_event_size=64 * 1024,
     )
     _Server(config, app).run()

@@ -121,6 +121,13 @@ class RequestTooLarge(OctavoError):
     status = 413
 
 
+class HeadersTooLarge(OctavoError):
+    """The address and headers have more than 64 KiB together, or the headers are more than 100."""
+
+    code = "headers_too_large"
+    status = 431
+
+
 class RequestTooSlow(OctavoError):
     """The body of the request comes too slowly."""
 

@@ -32,6 +32,9 @@ from tests.factory import authorization
 from tests.serving import served
 
 PDF = documents.pdf(pages=1)
+GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
+CHUNKED = b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+FLOOD_BYTES = 64 * 1024**2
 
 
 class TestFailedLogins:
@@ -288,6 +291,145 @@ def _drip(connection: socket.socket, piece: bytes, *, every: float) -> None:
         with contextlib.suppress(ConnectionError):
             while not selector.select(every):
                 connection.sendall(piece)
+
+
+class TestEndlessHeads:
+    @pytest.fixture(autouse=True)
+    def _much_time(self, app: acting.App, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What ends these is what they send."""
+        monkeypatch.setattr(protocol, "HEADER_SECONDS", 600.0)
+        monkeypatch.setattr(protocol, "LINGER_SECONDS", 600.0)
+        monkeypatch.setattr(middleware, "SMALL_BODY_SECONDS", 600.0)
+
+    @pytest.mark.parametrize(
+        "begun",
+        [
+            GET + b"X: " + b"x" * protocol.HEAD_BYTES + b"\r\n\r\n",
+            GET + b"X: y\r\n" * protocol.FIELDS + b"\r\n",
+            b"GET /livez?" + b"x" * protocol.HEAD_BYTES + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+            GET + (b"X: " + b"x" * 1000 + b"\r\n") * 70 + b"\r\n",
+        ],
+        ids=["a long value", "many fields", "a long address", "long fields"],
+    )
+    @pytest.mark.parametrize("piece_bytes", [1_000_000, 5000])
+    def test_a_head_that_is_too_large_is_told_so(
+        self, port: int, begun: bytes, piece_bytes: int
+    ) -> None:
+        with connected(port) as connection:
+            with contextlib.suppress(ConnectionError):
+                for at in range(0, len(begun), piece_bytes):
+                    connection.sendall(begun[at : at + piece_bytes])
+            answer = everything(connection)
+
+        status, said = problem(answer)
+        assert (status, said["code"], said["retryable"]) == (431, "headers_too_large", False)
+        assert b"connection: close" in answer.lower()
+
+    @pytest.mark.parametrize(
+        ("begun", "piece"),
+        [
+            (GET + b"X: ", b"x"),
+            (GET + b"X:", b" "),
+            (GET, b"x"),
+            (GET, b"X: y\r\n"),
+            (b"GET /livez?", b"x"),
+            (b"GET ", b" "),
+            (b"", b"\r\n"),
+            (CHUNKED + b"1\r\nx\r\n0\r\n", b"X: y\r\n"),
+            (CHUNKED + b"1\r\nx\r\n0\r\nX: ", b"x"),
+            (CHUNKED + b"1;", b"x"),
+        ],
+        ids=[
+            *("value", "space before a value", "name", "fields", "address"),
+            *("space before the address", "empty lines", "trailers", "trailer", "extension"),
+        ],
+    )
+    def test_what_has_no_end_is_cut_off(self, port: int, begun: bytes, piece: bytes) -> None:
+        process = psutil.Process()
+        with connected(port) as connection:
+            connection.sendall(begun)
+            time.sleep(0.1)  # what follows does not come with it
+            before = process.memory_info().rss
+            sent = _flood(connection, piece * (65536 // len(piece)))
+
+        assert sent < FLOOD_BYTES
+        assert process.memory_info().rss - before < 20 * 1024**2
+
+    def test_trailers_are_no_fields_of_the_head(self) -> None:
+        fields: list[bytes] = []
+
+        async def tell(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                while (await receive()).get("more_body"):
+                    pass
+                fields.extend(name for name, _ in scope["headers"])
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body"})
+
+        with served(tell) as port, connected(port) as connection:
+            connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\nAuthorization: mine\r\n\r\n")
+            assert status_of_answer(connection) == 204
+
+        assert fields == [b"host", b"transfer-encoding"]
+
+    def test_a_large_head_is_a_request_like_others_again_and_again(self, port: int) -> None:
+        large = b"".join(b"X%d: %s\r\n" % (n, b"x" * 1000) for n in range(60))
+        many = b"".join(b"X%d: y\r\n" % n for n in range(protocol.FIELDS - 1))
+        with connected(port) as connection:
+            for fields in [large, many, b"X: " + b"x" * 60 * 1024 + b"\r\n"] * 4:
+                connection.sendall(GET + fields + b"\r\n")
+                assert status_of_answer(connection) == 200
+
+    def test_a_body_is_no_part_of_a_head(self, port: int) -> None:
+        body = b"%x\r\n%s\r\n" % (len(PDF), PDF)
+        body += b"".join(b"5000\r\n%s\r\n" % (b"\n" * 0x5000) for _ in range(20))
+        head_bytes = head("POST", "/v1/jobs", "Transfer-Encoding: chunked")
+        with connected(port) as connection:
+            connection.sendall(head_bytes + body + b"0\r\nX: y\r\n\r\n" + GET + b"\r\n")
+            with http.client.HTTPResponse(connection) as answer:
+                answer.begin()
+                assert answer.status == 202
+
+    def test_many_requests_at_once_are_cut_off(self, port: int) -> None:
+        process = psutil.Process()
+        before = process.memory_info().rss
+        with connected(port) as connection:
+            sent = _flood(connection, (GET + b"\r\n") * 10_000)
+
+        assert sent < FLOOD_BYTES
+        assert process.memory_info().rss - before < 20 * 1024**2
+
+    def test_some_requests_at_once_are_answered_in_order(self, port: int) -> None:
+        with connected(port) as connection:
+            connection.sendall((GET + b"\r\n") * protocol.WAITING)
+            connection.sendall(GET + b"Connection: close\r\n\r\n")
+            assert everything(connection).count(b"HTTP/1.1 200") == protocol.WAITING + 1
+
+    def test_an_answer_that_is_under_way_is_not_mixed_with_another(self) -> None:
+        async def go_on(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"first", "more_body": True})
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+
+        with served(go_on) as port, connected(port) as connection:
+            connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\n")
+            begun = connection.recv(65536)
+            _flood(connection, b"X: y\r\n" * 1000)
+            answer = begun + everything(connection)
+
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+def _flood(connection: socket.socket, piece: bytes) -> int:
+    """Send until the other side closes, or FLOOD_BYTES; how many were sent."""
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < FLOOD_BYTES:
+            connection.sendall(piece)
+            sent += len(piece)
+    return sent
 
 
 class TestNonsense:
