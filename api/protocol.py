@@ -63,6 +63,8 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._open_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HeadersTooLarge())
+        if self._is_idle() and self._deadline is None:  # uvicorn's own ended with these bytes
+            self._close_after(HEADER_SECONDS)
 
     def on_message_begin(self) -> None:
         """Wait for the headers."""
@@ -127,6 +129,9 @@ class Protocol(HttpToolsProtocol):
         if self._is_next_to_be_answered():
             self.transport.write(_answer(error))
         self.transport.close()
+
+    def _is_idle(self) -> bool:
+        return self._is_whole and (self.cycle is None or self.cycle.response_complete)
 
     def _is_next_to_be_answered(self) -> bool:
         """Whether what is answered now would be taken for the answer to what is coming in."""

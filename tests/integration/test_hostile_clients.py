@@ -246,6 +246,23 @@ class TestSlowSenders:
             _drip(connection, b"x", every=0.1)
             assert problem(everything(connection))[0] == 401
 
+    @pytest.mark.parametrize(
+        ("begun", "rest"),
+        [
+            (b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", b"\r\n"),
+            (b"POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", b"x"),
+        ],
+        ids=["an empty line", "the end of a body that was refused"],
+    )
+    def test_what_is_no_request_after_an_answer_holds_no_connection(
+        self, port: int, begun: bytes, rest: bytes
+    ) -> None:
+        with connected(port) as connection:
+            connection.sendall(begun)
+            status_of_answer(connection)
+            connection.sendall(rest)
+            assert everything(connection) == b""  # a timeout where it stays open
+
     def test_a_connection_that_is_used_well_is_kept(self, port: int) -> None:
         with connected(port) as connection:
             for _ in range(4):
