@@ -14,6 +14,12 @@ from shared.errors import MalformedRequest
 FIELD_BYTES = 64 * 1024
 """The most that all parts together may hold which are not the file, names included."""
 
+PARTS = 64
+"""The most parts: all options, all metadata and the file are 42."""
+
+FRAME_BYTES = 64 * 1024
+"""The most that no part holds: boundaries, headers, and what is before and behind all parts."""
+
 
 @dataclass
 class _Headers:
@@ -66,19 +72,8 @@ class Multipart:
         self._stream = stream
         self._events: deque[_Headers | _Data | _End] = deque()
         self._header = (bytearray(), bytearray())
-        self._parser = MultipartParser(
-            options[b"boundary"],
-            {
-                "on_part_begin": lambda: self._events.append(_Headers()),
-                "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
-                "on_header_end": self._end_header,
-                "on_part_data": lambda data, start, end: self._events.append(
-                    _Data(data[start:end])
-                ),
-                "on_part_end": lambda: self._events.append(_End()),
-            },
-        )
+        self._parts = self._frame_bytes = 0
+        self._parser = self._parser_of(options[b"boundary"])
 
     async def parts(self) -> AsyncIterator[Part]:
         """The parts in order."""
@@ -96,15 +91,51 @@ class Multipart:
             chunk = await anext(self._stream, None)
             if chunk is None:
                 return None
-            try:
-                self._parser.write(chunk)
-            except FormParserError as error:
-                raise MalformedRequest("The multipart body is broken.") from error
+            self._parse(chunk)
         return self._events.popleft()
+
+    def _parser_of(self, boundary: bytes) -> MultipartParser:
+        try:
+            return MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": lambda data, start, end: self._header[0].extend(
+                        data[start:end]
+                    ),
+                    "on_header_value": lambda data, start, end: self._header[1].extend(
+                        data[start:end]
+                    ),
+                    "on_header_end": self._end_header,
+                    "on_part_data": self._take_data,
+                    "on_part_end": lambda: self._events.append(_End()),
+                },
+            )
+        except FormParserError as error:
+            raise MalformedRequest("The boundary of the multipart body is too long.") from error
+
+    def _parse(self, chunk: bytes) -> None:
+        self._frame_bytes += len(chunk)
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise MalformedRequest("The multipart body is broken.") from error
+        if self._frame_bytes > FRAME_BYTES:
+            raise MalformedRequest(f"Around what the parts hold: at most {FRAME_BYTES} bytes.")
 
     def _is_open(self, event: _Headers | _Data | _End) -> bool:
         """Whether headers are still coming in: they are known once something follows them."""
         return isinstance(event, _Headers) and len(self._events) == 1
+
+    def _begin_part(self) -> None:
+        self._parts += 1
+        if self._parts > PARTS:
+            raise MalformedRequest(f"At most {PARTS} parts.")
+        self._events.append(_Headers())
+
+    def _take_data(self, data: bytes, start: int, end: int) -> None:
+        self._frame_bytes -= end - start
+        self._events.append(_Data(data[start:end]))
 
     def _end_header(self) -> None:
         name, value = self._header

@@ -285,22 +285,32 @@ async def _receive(request: Request, body: AsyncIterator[bytes], key: str | None
 async def _receive_multipart(body: Multipart, key: str | None, *, may_prompt: bool) -> _Submission:
     fields: dict[str, str] = {}
     budget = FIELD_BYTES
-    received: _Submission | None = None
-    async for part in body.parts():
-        if received is not None:
-            if key is not None:
-                await run_in_threadpool(storage.delete_prefix, key)
-            raise MalformedRequest(f"Part {part.name} comes after the file; send it before.")
+    parts = body.parts()
+    async for part in parts:
         if part.name == "file":
             received = await _receive_file(part, _options(fields, may_prompt=may_prompt), key)
-        else:
-            value = fields[part.name] = await part.text(budget)
-            budget -= len(part.name) + len(value)
-            if budget < 0:
-                raise MalformedRequest(f"All parts but the file: at most {FIELD_BYTES} bytes.")
-    if received is None:
-        raise MalformedRequest("There is no part named file.")
-    return received
+            await _end(parts, key)
+            return received
+        value = fields[part.name] = await part.text(budget)
+        budget -= len(part.name) + len(value)
+        if budget < 0:
+            raise MalformedRequest(f"All parts but the file: at most {FIELD_BYTES} bytes.")
+    raise MalformedRequest("There is no part named file.")
+
+
+async def _end(parts: AsyncIterator[Part], key: str | None) -> None:
+    """Hear that nothing follows the file; where something does, it is not kept."""
+    try:
+        await _refuse_more(parts)
+    except BaseException:
+        if key is not None:
+            await run_in_threadpool(storage.delete_prefix, key)
+        raise
+
+
+async def _refuse_more(parts: AsyncIterator[Part]) -> None:
+    async for part in parts:
+        raise MalformedRequest(f"Part {part.name} comes after the file; send it before.")
 
 
 async def _receive_file(part: Part, options: SubmitOptions, key: str | None) -> _Submission:

@@ -21,6 +21,11 @@ from tests import documents
 from tests.factory import authorization, claimed, recognition, work_of
 
 PDF = documents.pdf(pages=3)
+FILE_PART = (
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\n\r\n'
+    + PDF
+    + b"\r\n--b--\r\n"
+)
 
 
 def submit(gateway: TestClient, body: bytes = PDF, **options: str) -> dict[str, Any]:
@@ -158,6 +163,48 @@ class TestSubmitting:
         parts = [(f"metadata.{number}", (None, "x" * 1000)) for number in range(70)]
 
         answer = gateway.post("/v1/jobs", files=[*parts, ("file", ("a.pdf", PDF))])
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"--b\r\n\r\n\r\n" * 64 + FILE_PART,
+            b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 64 + FILE_PART,
+            (b"--b\r\n" + b"X: %s\r\n" % (b"x" * 4000) * 8 + b"\r\n\r\n") * 3 + FILE_PART,
+            b"\r\n" * 50_000 + FILE_PART,
+            FILE_PART + b"\r\n" * 50_000,
+        ],
+        ids=["parts without a name", "parts of one name", "headers", "before", "behind"],
+    )
+    def test_what_holds_nothing_in_a_multipart_body_has_an_end(
+        self, gateway: TestClient, body: bytes
+    ) -> None:
+        stored = sorted(one.key for page in storage.listing() for one in page)
+
+        answer = gateway.post(
+            "/v1/jobs",
+            content=_in_pieces(body),
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+        assert sorted(one.key for page in storage.listing() for one in page) == stored
+
+    def test_every_option_may_be_a_part(self, gateway: TestClient) -> None:
+        names = [f"metadata.{'k' * 50}{number}" for number in range(32)]
+        fields = {"options": "{}", "task": "locate", "phrase": "a", "mode": "auto", "pages": "1-"}
+        fields |= {"engine": "auto", "priority": "batch", "password": "sesame"}
+        fields |= dict.fromkeys(names, "x" * 512)
+
+        answer = gateway.post("/v1/jobs", data=fields, files={"file": ("a.pdf", PDF)})
+
+        assert answer.status_code == 202, answer.text
+        assert len(answer.json()["metadata"]) == 32
+
+    def test_a_boundary_that_is_too_long_is_refused(self, gateway: TestClient) -> None:
+        kind = "multipart/form-data; boundary=" + "b" * 1000
+        answer = gateway.post("/v1/jobs", content=b"", headers={"Content-Type": kind})
 
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
 
