@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 
 from shared.config import settings
 from shared.errors import DatabaseUnavailable, DependencyUnavailable, Overloaded, TooManyInFlight
+from shared.storage import ObjectMissing
 
 RETRY_AFTER_SECONDS = 5
 LOOKS_AT_ONCE = 8
 """However many wait for jobs or watch pages: of the gateway's threads and connections no more are taken."""
+READS_AT_ONCE = 16
+"""However many read from a store that is slow: so many threads are theirs, beside those of others."""
+
+T = TypeVar("T")
 
 
 class Places:
@@ -59,7 +66,7 @@ class TenantPlaces:
 
 
 class StoreGuard:
-    """Refuses uploads at once while the store is away, but for one now and then that looks.
+    """Refuses what needs the store at once while that is away, but for one now and then that looks.
 
     Else each would hold its place, and its client, until it has waited for a dead store in vain.
     Used by one event loop.
@@ -89,6 +96,9 @@ class StoreGuard:
             self._failures += 1
             self._closed_until = time.monotonic() + self.LOOK_SECONDS
             raise
+        except ObjectMissing:  # so it answers
+            self._failures = 0
+            raise
         else:
             self._failures = 0
 
@@ -104,3 +114,22 @@ class Limits:
         self.watchers = Places(settings().max_watchers)
         self.tenant_watchers = TenantPlaces(settings().max_tenant_watchers)
         self.looks = CapacityLimiter(LOOKS_AT_ONCE)
+        self.reads = CapacityLimiter(READS_AT_ONCE)
+
+    async def in_store(self, call: Callable[[], T], places: CapacityLimiter) -> T:
+        """What `call` has of the store, by a thread for which one of `places` is taken.
+
+        Raises DependencyUnavailable, at once where the store is away.
+        """
+        async with places:
+            with self.store.guarded():  # not before: it may go while a place is waited for
+                return await to_thread.run_sync(call, limiter=CapacityLimiter(1))
+
+    async def pieces(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """The chunks of an object, each read by a thread for which one of `reads` is taken.
+
+        No guard is before them: a download that goes on is let go on.
+        """
+        piece = partial(next, chunks, None)
+        while (chunk := await to_thread.run_sync(piece, limiter=self.reads)) is not None:
+            yield chunk

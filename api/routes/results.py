@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated
 from urllib.parse import quote
+from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from api import examples, finished, present
 from api.deps import Acting, Reader, Transaction
 from api.errors import documented
+from api.limits import Limits
 from api.routes.jobs import ALWAYS, JobId, Limit
 from api.schemas import Job, PageList
 from shared import audit, jobs, pages, storage
-from shared.audit import Action
+from shared.audit import Action, Actor
 from shared.db import transaction
 from shared.document import Document, DocumentPage
 from shared.errors import (
@@ -106,7 +110,8 @@ def get_page(
         **documented(*ALWAYS, NotFound, PageNotFinished, JobDeleted, ResultExpired),
     },
 )
-def get_figure(
+async def get_figure(
+    request: Request,
     job_id: JobId,
     page_no: PageNo,
     number: Annotated[int, Path(ge=1, le=2**31 - 1, description="As `figure` of its block.")],
@@ -117,21 +122,12 @@ def get_figure(
 
     Whoever wrote the document drew it: it is shown as it is, and is to be trusted with nothing.
     """
-    with transaction(caller.tenant) as session:
-        job = finished.unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
-        key = pages.figure_key(session, job, page_no, number)
-        if key is None:
-            is_finished = finished.page(session, job, page_no) is not None
-            raise (
-                NotFound("The page has no such figure.")
-                if is_finished
-                else finished.absence(job, page_no)
-            )
-        facts = {"page": page_no, "figure": number}
-        thing = jobs.public_id(job.id)
-        audit.record(session, caller.tenant, actor, Action.FIGURE_READ, thing, **facts)
+    limits: Limits = request.app.state.limits
+    key = await run_in_threadpool(
+        _figure_key, caller.tenant, actor, jobs.parse_id(job_id), page_no, number
+    )
     try:
-        figure = storage.get(key)
+        figure = await limits.in_store(partial(storage.get, key), limits.reads)
     except storage.ObjectMissing as error:
         raise NotFound("The figure is gone.") from error
     headers = {
@@ -162,24 +158,51 @@ def get_figure(
         **documented(*ALWAYS, NotFound, JobFailed, JobCancelled, JobDeleted, ResultExpired),
     },
 )
-def get_result(
+async def get_result(
+    request: Request,
     job_id: JobId,
     caller: Reader,
     actor: Acting,
     format: Annotated[Format, Query(description="What to get.")] = Format.MARKDOWN,  # noqa: A002
 ) -> Response:
     """The whole document. Its text is untrusted: escape it where it is shown."""
-    with transaction(caller.tenant) as session:
-        job = finished.unexpired(jobs.get(session, caller.tenant, jobs.parse_id(job_id)))
+    found = await run_in_threadpool(_readable, caller.tenant, actor, jobs.parse_id(job_id), format)
+    if isinstance(found, Job):
+        return _not_yet(found)
+    return await _file(request.app.state.limits, found, format)
+
+
+def _figure_key(tenant: UUID, actor: Actor, job_id: UUID, page_no: int, number: int) -> str:
+    """Where a figure lies, once it is noted that it is read."""
+    with transaction(tenant) as session:
+        job = finished.unexpired(jobs.get(session, tenant, job_id))
+        key = pages.figure_key(session, job, page_no, number)
+        if key is None:
+            is_finished = finished.page(session, job, page_no) is not None
+            raise (
+                NotFound("The page has no such figure.")
+                if is_finished
+                else finished.absence(job, page_no)
+            )
+        facts = {"page": page_no, "figure": number}
+        thing = jobs.public_id(job.id)
+        audit.record(session, tenant, actor, Action.FIGURE_READ, thing, **facts)
+    return key
+
+
+def _readable(tenant: UUID, actor: Actor, job_id: UUID, chosen: Format) -> JobRow | Job:
+    """A job that has a result, once it is noted that it is read; or how far it is."""
+    with transaction(tenant) as session:
+        job = finished.unexpired(jobs.get(session, tenant, job_id))
         if not job.status.is_final:
-            return _not_yet(present.job(session, job))
+            return present.job(session, job)
         if job.status is JobStatus.CANCELLED:
             raise JobCancelled
         if job.status is JobStatus.FAILED:
             raise JobFailed((job.error or {}).get("detail", ""), cause=job.error)
         thing = jobs.public_id(job.id)
-        audit.record(session, caller.tenant, actor, Action.RESULT_READ, thing, format=format)
-    return _file(job, format)
+        audit.record(session, tenant, actor, Action.RESULT_READ, thing, format=chosen)
+    return job
 
 
 def _not_yet(job: Job) -> JSONResponse:
@@ -187,7 +210,7 @@ def _not_yet(job: Job) -> JSONResponse:
     return JSONResponse(job.model_dump(mode="json", by_alias=True), 202, headers)
 
 
-def _file(job: JobRow, chosen: Format) -> StreamingResponse:
+async def _file(limits: Limits, job: JobRow, chosen: Format) -> StreamingResponse:
     assert job.result_attempt is not None
     key = storage.result_key(job.tenant, job.id, job.result_attempt, chosen.extension)
     stem = PurePosixPath(job.source_name).stem or "document"
@@ -197,7 +220,7 @@ def _file(job: JobRow, chosen: Format) -> StreamingResponse:
         "Content-Security-Policy": "sandbox",  # whatever stands in it, it is not our page
     }
     try:
-        chunks = storage.stream(key)
+        chunks = await limits.in_store(partial(storage.stream, key), limits.reads)
     except storage.ObjectMissing as error:
         raise ResultExpired from error  # retention or a deletion was faster
-    return StreamingResponse(chunks, 200, headers, chosen.media_type)
+    return StreamingResponse(limits.pieces(chunks), 200, headers, chosen.media_type)
