@@ -21,6 +21,8 @@ LOOKS_AT_ONCE = 8
 """However many wait for jobs or watch pages: of the gateway's threads and connections no more are taken."""
 READS_AT_ONCE = 16
 """However many read from a store that is slow: so many threads are theirs, beside those of others."""
+COPIES_AT_ONCE = 4
+"""However many documents are copied in the store: a large one takes ten threads of boto3's own."""
 
 T = TypeVar("T")
 
@@ -115,6 +117,7 @@ class Limits:
         self.tenant_watchers = TenantPlaces(settings().max_tenant_watchers)
         self.looks = CapacityLimiter(LOOKS_AT_ONCE)
         self.reads = CapacityLimiter(READS_AT_ONCE)
+        self.copies = CapacityLimiter(COPIES_AT_ONCE)
 
     async def in_store(self, call: Callable[[], T], places: CapacityLimiter) -> T:
         """What `call` has of the store, by a thread for which one of `places` is taken.

@@ -32,6 +32,9 @@ from shared.status import JobStatus, WorkStatus
 
 NAME_CHARACTERS = 255
 
+GONE = "The document is gone; submit it again."
+"""What is said where a document was not kept long enough to be read again."""
+
 
 def check(options: JobOptions, *, may_prompt: bool) -> None:
     """Refuse, before a byte is taken, what is not offered here, or not to this tenant.
@@ -106,20 +109,14 @@ def retry(
 
     The document must lie under the new job's key already, and `old` be locked, so that it neither
     expires nor is deleted meanwhile: whoever takes its objects away is to know all its retries.
-    Raises JobDeleted, JobNotFinished, NothingToRetry, ResultExpired, and what `check` does.
+    Raises JobDeleted, and what `reused` does.
     """
-    if old is not None and old.deleted_at is not None:
+    if old is None:
+        raise ResultExpired(GONE)
+    if old.deleted_at is not None:
         raise JobDeleted
-    if old is None or old.status is JobStatus.EXPIRED:
-        raise ResultExpired("The document is gone; submit it again.")
-    if not old.status.is_final:
-        raise JobNotFinished
-    good = set(pages.numbers(session, old.id, WorkStatus.SUCCEEDED))
+    kept = reused(session, old, chosen, may_prompt=may_prompt)
     options = JobOptions.model_validate(old.options, extra=NEWER)
-    check(options, may_prompt=may_prompt)
-    again = _again(old, chosen, good)
-    if old.pages_total is not None and not again:
-        raise NothingToRetry
     draft = Job(
         id=job_id,
         tenant=old.tenant,
@@ -136,10 +133,27 @@ def retry(
         request_id=actor.request_id,
     )
     job = jobs.create(session, draft)
-    new_pages.reuse(session, old, job, sorted(good - again))
-    facts = {"retry_of": jobs.public_id(old.id), "pages_reused": len(good - again)}
+    new_pages.reuse(session, old, job, kept)
+    facts = {"retry_of": jobs.public_id(old.id), "pages_reused": len(kept)}
     audit.record(session, old.tenant, actor, Action.JOB_RETRIED, jobs.public_id(job_id), **facts)
     return job
+
+
+def reused(session: Session, old: Job, chosen: str, *, may_prompt: bool) -> list[int]:
+    """The pages that a new job would take over from `old`, where it may read the `chosen` again.
+
+    Raises JobNotFinished, NothingToRetry, ResultExpired, InvalidPageRange, and what `check` does.
+    """
+    if old.status is JobStatus.EXPIRED:
+        raise ResultExpired(GONE)
+    if not old.status.is_final:
+        raise JobNotFinished
+    check(JobOptions.model_validate(old.options, extra=NEWER), may_prompt=may_prompt)
+    good = set(pages.numbers(session, old.id, WorkStatus.SUCCEEDED))
+    again = _again(old, chosen, good)
+    if old.pages_total is not None and not again:
+        raise NothingToRetry
+    return sorted(good - again)
 
 
 def clean_name(name: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -19,6 +20,7 @@ from api import cursor, once, present, submit
 from api.admission import Admission
 from api.deps import Acting, Deleter, Once, Reader, Submitter, Transaction
 from api.errors import documented
+from api.limits import Limits
 from api.schemas import JOB_ID, DeletionReceipt, Job, JobList, RetryRequest
 from shared import audit, idempotency, jobs, storage
 from shared.audit import Action, Actor
@@ -189,7 +191,7 @@ def cancel_job(
         ),
     },
 )
-def retry_job(
+async def retry_job(
     request: Request,
     response: Response,
     job_id: JobId,
@@ -208,17 +210,17 @@ def retry_job(
     refusal = admission.refusal(caller.tenant)
     begun: Mark | Answered | None = None
     if idempotency_key is not None:
-        begun = once.begin(caller.tenant, "retry", idempotency_key, refusal)
+        begun = await run_in_threadpool(
+            once.begin, caller.tenant, "retry", idempotency_key, refusal
+        )
     elif refusal is not None:
         raise refusal
     if isinstance(begun, Answered):
-        with transaction(caller.tenant) as session:
-            row = once.replayed(session, caller.tenant, begun, fingerprint)
-            job = present.job(session, row)
+        job = await run_in_threadpool(_replay, caller, begun, fingerprint)
         response.headers[once.REPLAYED] = "true"
     else:
-        retry = partial(_retry, admission, caller, actor, old, asked, begun)
-        job = retry(fingerprint=fingerprint)
+        retry = _Retry(caller, actor, old, asked, begun, fingerprint)
+        job = await _retry(request.app.state.limits, admission, retry)
     response.headers["Location"] = job.links.self_
     return job
 
@@ -247,38 +249,77 @@ def delete_job(
     return present.receipt(found)
 
 
-def _retry(
-    admission: Admission,
-    caller: Caller,
-    actor: Actor,
-    old: UUID,
-    asked: RetryRequest,
-    mark: Mark | None,
-    *,
-    fingerprint: bytes,
-) -> Job:
-    new = uuid4()
+@dataclass(frozen=True)
+class _Retry:
+    """A request to read pages again."""
+
+    caller: Caller
+    actor: Actor
+    old: UUID
+    asked: RetryRequest
+    mark: Mark | None
+    fingerprint: bytes
+    new: UUID = field(default_factory=uuid4)
+
+
+async def _retry(limits: Limits, admission: Admission, retry: _Retry) -> Job:
+    """The job that a retry becomes. It copies a document, and so takes places of an upload."""
+    tenant = retry.caller.tenant
     try:
-        _copy_source(caller.tenant, old, new)
-        with submit.or_nothing(caller.tenant, new), transaction(caller.tenant) as session:
-            row = submit.retry(
-                session,
-                jobs.lock(session, jobs.get(session, caller.tenant, old).id),
-                job_id=new,
-                chosen=asked.pages,
-                password=asked.password,
-                may_prompt=admission.may_prompt(caller.tenant),
-                actor=actor,
+        with limits.uploads.taken("uploads"), admission.uploading(tenant):
+            await run_in_threadpool(_check_retry, admission, retry)
+            await limits.in_store(
+                partial(_copy_source, tenant, retry.old, retry.new), limits.copies
             )
-            job = present.job(session, row)
-            if mark is not None:
-                idempotency.answer(session, mark, job_id=new, fingerprint=fingerprint)
-            admission.settle(session, caller.tenant)
-            return job
+            return await run_in_threadpool(_create_retry, admission, retry)
     except BaseException:
-        if mark is not None:
-            once.give_up(mark)
+        if retry.mark is not None:
+            await run_in_threadpool(once.give_up, retry.mark)
         raise
+
+
+def _check_retry(admission: Admission, retry: _Retry) -> None:
+    """Refuse, before a byte is copied, what would be refused after that."""
+    tenant = retry.caller.tenant
+    with transaction(tenant) as session:
+        old = jobs.get(session, tenant, retry.old)
+        submit.reused(session, old, retry.asked.pages, may_prompt=admission.may_prompt(tenant))
+    if refusal := admission.refusal(tenant, more_bytes=old.source_bytes):
+        raise refusal
+
+
+def _copy_source(tenant: UUID, old: UUID, new: UUID) -> None:
+    """Give a new job its own copy of an old one's document: object first, row second."""
+    try:
+        storage.copy(storage.source_key(tenant, old), storage.source_key(tenant, new))
+    except storage.ObjectMissing as error:
+        raise ResultExpired(submit.GONE) from error
+
+
+def _create_retry(admission: Admission, retry: _Retry) -> Job:
+    tenant = retry.caller.tenant
+    with submit.or_nothing(tenant, retry.new), transaction(tenant) as session:
+        row = submit.retry(
+            session,
+            jobs.lock(session, jobs.get(session, tenant, retry.old).id),
+            job_id=retry.new,
+            chosen=retry.asked.pages,
+            password=retry.asked.password,
+            may_prompt=admission.may_prompt(tenant),
+            actor=retry.actor,
+        )
+        job = present.job(session, row)
+        if retry.mark is not None:
+            fingerprint = retry.fingerprint
+            idempotency.answer(session, retry.mark, job_id=retry.new, fingerprint=fingerprint)
+        admission.settle(session, tenant)
+        return job
+
+
+def _replay(caller: Caller, answered: Answered, fingerprint: bytes) -> Job:
+    with transaction(caller.tenant) as session:
+        row = once.replayed(session, caller.tenant, answered, fingerprint)
+        return present.job(session, row)
 
 
 @contextmanager
@@ -340,17 +381,3 @@ def _metadata(request: Request) -> dict[str, str]:
         return _METADATA.validate_python(given)
     except ValidationError as error:
         raise InvalidOptions("metadata: a key or a value is not one that a job can have") from error
-
-
-def _copy_source(tenant: UUID, old: UUID, new: UUID) -> None:
-    """Give a new job its own copy of an old one's document: object first, row second."""
-    with transaction(tenant) as session:
-        row = jobs.get(session, tenant, old)
-    if row.status is JobStatus.EXPIRED:
-        raise ResultExpired("The document is gone; submit it again.")
-    if not row.status.is_final:
-        raise JobNotFinished
-    try:
-        storage.copy(storage.source_key(tenant, old), storage.source_key(tenant, new))
-    except storage.ObjectMissing as error:
-        raise ResultExpired("The document is gone; submit it again.") from error

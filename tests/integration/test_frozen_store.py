@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,8 +14,10 @@ from starlette.testclient import TestClient
 
 from api.limits import READS_AT_ONCE, StoreGuard
 from shared import storage
+from shared.config import settings
 from shared.errors import DependencyUnavailable
-from tests.operations import finished, illustrated
+from tests.factory import authorization
+from tests.operations import PDF, finished, illustrated
 
 CROWD = 60
 """More than the gateway has threads."""
@@ -143,3 +146,22 @@ def test_what_is_missing_is_an_answer_of_the_store_too(
         *(503, 503, 404),
         *(503, 503, 404),
     ]
+
+
+def test_who_reads_again_takes_no_more_than_its_places_for_uploads(
+    gateway: TestClient, frozen: FrozenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vars(settings()), "max_tenant_uploads", 2)
+    job = finished(gateway)
+    monkeypatch.setattr(storage, "copy", frozen.hang)
+    with ThreadPoolExecutor(CROWD) as crowd:
+        path = f"/v1/jobs/{job}/retry"
+        asked = [crowd.submit(gateway.post, path, json={}) for _ in range(CROWD)]
+        wait_until(lambda: sum(each.done() for each in asked) >= CROWD - 2)
+        other = gateway.post("/v1/jobs", content=PDF, headers=authorization())
+        frozen.thaw()
+        answers = Counter(each.result().json()["code"] for each in asked)
+
+    assert other.status_code == 202
+    assert answers == {"too_many_in_flight": CROWD - 2, "dependency_unavailable": 2}
+    assert frozen.asked == 2

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from api import admission
 from api.known_callers import KEPT_SECONDS
-from shared import jobs, keys, new_pages, pages, storage
+from shared import jobs, keys, new_pages, pages, quotas, storage
 from shared.config import settings
 from shared.db import transaction
 from shared.errors import PageTimeout
@@ -498,6 +499,34 @@ class TestEnding:
         answer = gateway.post(f"/v1/jobs/{job['id']}/retry", json={})
 
         assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_retry")
+
+    @pytest.mark.parametrize(
+        ("asked", "code"),
+        [
+            ("failed", "nothing_to_retry"),
+            ("7", "invalid_page_range"),
+            ("garbage", "invalid_options"),
+            ("all", "quota_exceeded"),
+        ],
+    )
+    def test_a_retry_that_is_refused_copies_nothing(
+        self, gateway: TestClient, monkeypatch: pytest.MonkeyPatch, asked: str, code: str
+    ) -> None:
+        copies: list[object] = []
+        monkeypatch.setattr(storage, "copy", lambda *keys: copies.append(keys))
+        job = submit(gateway)
+        run(job, good=1)
+        assemble(job)
+        if asked == "all":
+            monkeypatch.setattr(admission, "KNOWN_SECONDS", 0.0)
+            with transaction() as session:
+                [(name, _)] = quotas.everybody(session)
+                quotas.limit(session, name, {"max_stored_bytes": 2 * len(PDF) - 1})
+
+        answer = gateway.post(f"/v1/jobs/{job['id']}/retry", json={"pages": asked})
+
+        assert answer.json()["code"] == code
+        assert copies == []
 
     def test_deleting_takes_rows_and_objects_away(self, gateway: TestClient) -> None:
         from worker import sweeper

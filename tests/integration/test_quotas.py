@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock, patch
 from uuid import UUID
 
 import pytest
@@ -105,9 +106,12 @@ class TestPrompts:
         gateway.post(f"/v1/jobs/{job['id']}/cancel")
         self.allow("--no-custom-prompts")
 
-        refusal = gateway.post(f"/v1/jobs/{job['id']}/retry", json={})
+        copied = Mock()
+        with patch.object(storage, "copy", copied):
+            refusal = gateway.post(f"/v1/jobs/{job['id']}/retry", json={})
 
         assert (refusal.status_code, refusal.json()["code"]) == (403, "prompt_not_allowed")
+        assert not copied.called
 
     def test_every_tenant_may_use_the_prompts_that_there_are(self, gateway: TestClient) -> None:
         for task in ("markdown", "text", "figure", "describe"):
