@@ -8,9 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shared.document import DocumentPage, DocumentSource, ProblemFacts, Usage
+from shared.page_range import PageRange
 from shared.status import JobStatus, WorkStatus
 
 JOB_ID = "job_0f8fad5bd9cb469fa16570867728950e"
@@ -197,9 +198,18 @@ class RetryRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"pages": "failed"}]})
 
     pages: str = Field(
-        default="failed", description="`failed`, `all`, or a page range such as `3-5`."
+        default="failed",
+        description="`failed`, `all`, or a page range such as `3-5`. Pages that were not read well, "
+        "all of them where the document was never opened, are read in any case.",
     )
     password: str | None = Field(default=None, max_length=256)
+
+    @field_validator("pages")
+    @classmethod
+    def _is_choice(cls, value: str) -> str:
+        if value not in ("failed", "all"):
+            PageRange.parse(value)
+        return value
 
 
 class DeletionReceipt(BaseModel):

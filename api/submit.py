@@ -164,7 +164,7 @@ def clean_name(name: str) -> str:
 
 
 def _again(old: Job, chosen: str, good: set[int]) -> set[int]:
-    """The pages of `old` that are to be read again."""
+    """The pages of `old` that are to be read again; none are known where it was never opened."""
     if old.source_pages is None:
         return set()
     everything = set(jobs.chosen_pages(old.options, old.source_pages))

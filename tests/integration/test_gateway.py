@@ -528,6 +528,22 @@ class TestEnding:
         assert answer.json()["code"] == code
         assert copies == []
 
+    def test_a_document_that_was_never_opened_is_read_again_as_it_was_to_be(
+        self, gateway: TestClient
+    ) -> None:
+        job = submit(gateway, pages="1-2")
+        gateway.post(f"/v1/jobs/{job['id']}/cancel")
+
+        def retried(chosen: str) -> Any:
+            return gateway.post(f"/v1/jobs/{job['id']}/retry", json={"pages": chosen})
+
+        answers = [retried(chosen) for chosen in ("failed", "all", "2")]
+
+        assert [answer.json()["options"]["pages"] for answer in answers] == ["1-2"] * 3
+        assert [retried(chosen).json()["code"] for chosen in ("garbage", "3-1", "")] == [
+            "invalid_options"
+        ] * 3
+
     def test_deleting_takes_rows_and_objects_away(self, gateway: TestClient) -> None:
         from worker import sweeper
 
