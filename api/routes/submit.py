@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID, uuid4
@@ -285,11 +286,11 @@ async def _receive(request: Request, body: AsyncIterator[bytes], key: str | None
 async def _receive_multipart(body: Multipart, key: str | None, *, may_prompt: bool) -> _Submission:
     fields: dict[str, str] = {}
     budget = FIELD_BYTES
-    parts = body.parts()
-    async for part in parts:
+    async for part in body.parts():
         if part.name == "file":
             received = await _receive_file(part, _options(fields, may_prompt=may_prompt), key)
-            await _end(parts, key)
+            async with _or_taken_back(key):
+                await _expect_end(body)
             return received
         value = fields[part.name] = await part.text(budget)
         budget -= len(part.name) + len(value)
@@ -298,19 +299,25 @@ async def _receive_multipart(body: Multipart, key: str | None, *, may_prompt: bo
     raise MalformedRequest("There is no part named file.")
 
 
-async def _end(parts: AsyncIterator[Part], key: str | None) -> None:
-    """Hear that nothing follows the file; where something does, it is not kept."""
+async def _expect_end(body: Multipart) -> None:
+    async for part in body.parts():
+        raise MalformedRequest(f"Part {part.name} comes after the file; send it before.")
+
+
+@asynccontextmanager
+async def _or_taken_back(key: str | None) -> AsyncIterator[None]:
+    """Take the document that lies under `key` out of the store where the block fails."""
     try:
-        await _refuse_more(parts)
+        yield
     except BaseException:
         if key is not None:
-            await run_in_threadpool(storage.delete_prefix, key)
+            await run_in_threadpool(_take_back, key)
         raise
 
 
-async def _refuse_more(parts: AsyncIterator[Part]) -> None:
-    async for part in parts:
-        raise MalformedRequest(f"Part {part.name} comes after the file; send it before.")
+def _take_back(key: str) -> None:
+    with suppress(DependencyUnavailable):  # then it is collected as an orphan
+        storage.delete([key])
 
 
 async def _receive_file(part: Part, options: SubmitOptions, key: str | None) -> _Submission:

@@ -8,7 +8,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -22,10 +22,10 @@ from api.app import create_app
 from api.known_callers import KEPT_SECONDS
 from api.run import allow_open_files
 from deploy.embedded import ports
-from shared import keys
+from shared import keys, storage
 from shared.config import settings
 from shared.db import transaction
-from shared.errors import TooManyFailedLogins, Unauthenticated
+from shared.errors import DependencyUnavailable, TooManyFailedLogins, Unauthenticated
 from shared.roles import Role
 from tests import acting, documents
 from tests.factory import authorization
@@ -299,6 +299,79 @@ class TestSlowSenders:
 
         assert set(statuses) == {408, 429}
         assert process.memory_info().rss - before < 100 * 1024**2
+
+
+class TestBrokenEnds:
+    """Of a multipart upload whose file has come whole, and is in the store."""
+
+    KIND = "Content-Type: multipart/form-data; boundary=b"
+    FILE = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\n\r\n'
+        + PDF
+        + b"\r\n--b\r\nContent-Disp"
+    )
+
+    @pytest.fixture(autouse=True)
+    def _empty_store(self) -> None:
+        storage.delete_prefix("")
+
+    def stored(self) -> list[str]:
+        return [found.key for objects in storage.listing() for found in objects]
+
+    def wait_until(self, holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 30
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come to pass"
+            time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def stored_by(self, port: int) -> Iterator[socket.socket]:
+        """The connection of an upload of which the end is still to come."""
+        with connected(port) as connection:
+            connection.sendall(head("POST", "/v1/jobs", self.KIND, "Content-Length: 99999"))
+            connection.sendall(self.FILE)
+            self.wait_until(self.stored)
+            yield connection
+
+    def test_of_who_hangs_up_nothing_stays(
+        self, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("api.pace.settings", settings)  # with all their patience
+        with self.stored_by(port):
+            pass
+
+        self.wait_until(lambda: not self.stored())
+
+    def test_of_who_sends_nonsense_nothing_stays(
+        self, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("api.pace.settings", settings)
+        with self.stored_by(port) as connection:
+            connection.sendall(b"\x00\r\n")
+            assert problem(everything(connection))[1]["code"] == "malformed_request"
+
+        assert self.stored() == []
+
+    def test_of_who_stalls_nothing_stays(self, port: int) -> None:
+        with connected(port) as connection:
+            connection.sendall(head("POST", "/v1/jobs", self.KIND, "Content-Length: 99999"))
+            connection.sendall(self.FILE)
+            assert problem(everything(connection))[1]["code"] == "request_too_slow"
+
+        assert self.stored() == []
+
+    def test_a_store_that_keeps_it_changes_no_answer(
+        self, gateway: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: list[str]) -> None:
+            raise DependencyUnavailable
+
+        monkeypatch.setattr(storage, "delete", refuse)
+        answer = gateway.post(
+            "/v1/jobs", files=[("file", ("a.pdf", PDF)), ("task", (None, "text"))]
+        )
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
 
 
 def _drip(connection: socket.socket, piece: bytes, *, every: float) -> None:
