@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,12 @@ from tests.integration.test_blame import equipped, read_all
 from tests.serving import served
 from worker import glances as telling
 from worker import sweeper
+from worker.engine.faults import Fault
 from worker.engine.reading import Reading
 from worker.glances import Glances
 from worker.heartbeat import Heartbeat
 
-PAGE = page_image()
+PAGE = page_image(Fault.SLOW)
 
 
 @pytest.fixture(autouse=True)
@@ -99,8 +101,9 @@ def platform(app: acting.App) -> Iterator[Platform]:
 
 @contextmanager
 def working(*, delay_seconds: float = 0) -> Iterator[Heartbeat]:
-    """This process as an engine worker."""
-    with fake_settings(delay_seconds=delay_seconds), running() as host, equipped(host) as heartbeat:
+    """This process as an engine worker, which takes so long for a page."""
+    settings = fake_settings(faults="slow", slow_seconds=delay_seconds)  # not for the golden page
+    with settings, running() as host, equipped(host) as heartbeat:
         thread = Glances(heartbeat)
         thread.start()
         try:
@@ -121,6 +124,14 @@ def public(job: Job) -> str:
 def rows() -> list[Any]:
     with transaction() as session:
         return list(session.execute(text("SELECT attempt, text FROM glances")))
+
+
+def wanted_until() -> datetime:
+    """Until when the one page is watched that is."""
+    with transaction() as session:
+        until = session.execute(text("SELECT wanted_until FROM glances")).scalar_one()
+    assert isinstance(until, datetime)
+    return until
 
 
 def glanced_at(monkeypatch: pytest.MonkeyPatch) -> list[object]:
@@ -187,8 +198,9 @@ class Reader:
 class TestAPageThatIsRead:
     def test_its_text_grows_before_it_is_done(self, platform: Platform) -> None:
         job = make_readable([PAGE])
-        with working(delay_seconds=1.5):
+        with working(delay_seconds=6):
             reader = Reader(platform, job)
+            wait_until(rows)
             read_all(job, 1)
             page = reader.end()
 
@@ -222,8 +234,9 @@ class TestAPageThatIsRead:
 
     def test_who_comes_later_sees_all_of_it(self, platform: Platform) -> None:
         job = make_readable([PAGE])
-        with working(delay_seconds=1.5):
+        with working(delay_seconds=6):
             first = Reader(platform, job)
+            wait_until(rows)
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(read_all, job, 1)
                 wait_until(lambda: first.text)
@@ -252,8 +265,9 @@ class TestAPageThatIsRead:
         glanced = glanced_at(monkeypatch)
         watched, other = make_readable([PAGE]), make_readable([PAGE])
 
-        with working(delay_seconds=0.6):
+        with working(delay_seconds=3):
             reader = Reader(platform, watched)
+            wait_until(rows)
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(read_all, other, 1)
                 read_all(watched, 1)
@@ -292,11 +306,11 @@ class TestAPageThatIsRead:
             next(pieces)
             wait_until(rows)
             assert seats._free == free - 1  # noqa: SLF001
-            time.sleep(0.6)
-            assert sweeper.forget_glances() == 0  # it is renewed
+            until = wanted_until()
+            wait_until(lambda: wanted_until() > until)  # it is renewed
 
         wait_until(lambda: seats._free == free)  # noqa: SLF001
-        wait_until(sweeper.forget_glances, 2)
+        wait_until(sweeper.forget_glances)
         assert rows() == []
 
 
@@ -457,6 +471,7 @@ class TestAStream:
         wait_until(rows)
         for said in ("eins", "eins zwei", "eins zwei drei"):
             told(unit, said)
+            wait_until(lambda: reader.text == said)  # noqa: B023 - before the next
             time.sleep(0.5)
         with transaction() as session:
             pages.succeed(session, claim_of(unit), recognition())
@@ -509,7 +524,7 @@ class TestAStream:
             app.state.draining.set()
             said = answer.read()
 
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         assert said == b"retry: 50\n\n"
 
     def test_it_is_kept_alive(
@@ -536,7 +551,7 @@ class TestAStream:
         with platform.client(job) as octavo:
             octavo.cancel(public(job))
 
-        assert taken.count(0) > 10
+        assert 0 in taken
         assert all(reader.end() for reader in readers)
 
     def test_it_is_one_download_in_the_audit_log(
@@ -662,7 +677,7 @@ class TestWithoutADatabase:
 
         monkeypatch.setattr(glances, "watched", crash)
         job = make_readable([PAGE])
-        with working(delay_seconds=1):
+        with working(delay_seconds=3):
             read_all(job, 1)
 
         assert len(rounds) >= 2
