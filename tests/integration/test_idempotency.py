@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -50,6 +51,14 @@ def begin(gateway: TestClient, key: str) -> Mark:
         mark = idempotency.begin(session, tenant, "submit", key)
     assert isinstance(mark, Mark)
     return mark
+
+
+def held_until() -> datetime:
+    """When the lease of the one mark runs out that there is."""
+    with transaction() as session:
+        until = session.execute(text("SELECT held_until FROM idempotency_keys")).scalar_one()
+    assert isinstance(until, datetime)
+    return until
 
 
 def lease_over() -> None:
@@ -256,23 +265,24 @@ class TestARequestThatCameToNothing:
 def test_a_mark_is_renewed_while_the_document_comes_in_and_no_longer(
     gateway: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(vars(settings()), "idempotency_lease_seconds", 1.5)
+    monkeypatch.setitem(vars(settings()), "idempotency_lease_seconds", 0.6)
     mark = begin(gateway, "k")
+    begun = held_until()
 
     async def body() -> AsyncIterator[bytes]:
-        for _ in range(5):
+        for _ in range(4):
             yield b"a piece"
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.3)
 
-    async def take_all() -> None:
-        async for _ in once.kept(body(), mark):
-            pass
+    async def take_all() -> list[datetime]:
+        return [held_until() async for _ in once.kept(body(), mark)]
 
-    asyncio.run(take_all())
-    with pytest.raises(IdempotencyInFlight), transaction() as session:
-        idempotency.begin(session, mark.tenant, mark.route, mark.key)
+    held = [begun, *asyncio.run(take_all()), held_until()]
+    assert held == sorted(held)
+    assert len({*held}) == 1 + 3  # not at the first piece, and at each after it
 
-    time.sleep(1.6)
+    time.sleep(0.7)
+    assert held_until() == held[-1]
     with transaction() as session:
         assert isinstance(idempotency.begin(session, mark.tenant, mark.route, mark.key), Mark)
 
