@@ -49,7 +49,7 @@ def test_who_waits_for_a_job_is_answered_when_it_ends(pair: Platform, client: ht
         began = time.monotonic()
         answer = client.get(f"{pair.url}/v1/jobs/{job['id']}?wait=30", headers=headers)
         assert answer.json()["status"] == "queued"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         client.post(f"{pair.urls[1]}/v1/jobs/{job['id']}/cancel", headers=headers)
         client.delete(f"{pair.urls[1]}/v1/jobs/{job['id']}", headers=headers)
     _await_another(pair, pid)

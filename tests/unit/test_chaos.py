@@ -136,6 +136,15 @@ def test_the_proxy_refuses_also_on_a_connection_that_was_open(proxy: Proxy) -> N
         assert client.get(proxy.url).status_code == 200
 
 
+def is_there(proxy: Proxy) -> bool:
+    """Whether it takes a connection."""
+    where = urlsplit(proxy.url)
+    with suppress(ConnectionError):
+        socket.create_connection((str(where.hostname), int(where.port or 0)), 20).close()
+        return True
+    return False
+
+
 @pytest.mark.parametrize(
     ("mode", "error"),
     [
@@ -145,9 +154,11 @@ def test_the_proxy_refuses_also_on_a_connection_that_was_open(proxy: Proxy) -> N
     ],
 )
 def test_the_proxy_misbehaves(mode: Mode, error: type[Exception], proxy: Proxy) -> None:
+    patience = httpx.Timeout(20, read=0.5 if mode is Mode.SILENT else 20)
     with proxy.misbehaving(mode):
-        time.sleep(0.2)  # it looks now and then whether it is to be gone
-        with httpx.Client(timeout=0.5) as client, pytest.raises(error):
+        while mode is Mode.GONE and is_there(proxy):  # it looks now and then
+            time.sleep(0.02)
+        with httpx.Client(timeout=patience) as client, pytest.raises(error):
             client.get(proxy.url)
 
     with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:

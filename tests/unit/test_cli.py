@@ -843,7 +843,7 @@ def interrupted(gateway: Gateway, *arguments: str | Path, after_requests: int) -
         time.sleep(0.01)
 
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=8)  # less than an answer is held back
+    out, said = process.communicate(timeout=30)  # less than an answer is held back
 
     assert process.returncode == 130
     assert "Traceback" not in said
@@ -854,7 +854,7 @@ def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_go_on(
     gateway: Gateway, document: Path
 ) -> None:
     gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
-    held_back = Answer(304, after_seconds=10)
+    held_back = Answer(304, after_seconds=60)
     gateway.on("GET", JOB_PATH, Answer(200, a_job("running"), {"ETag": '"1"'}), held_back)
 
     out, said = interrupted(gateway, "submit", "--wait", document, after_requests=3)
@@ -870,7 +870,7 @@ def test_ctrl_c_while_a_result_comes_says_where_it_stays(
 ) -> None:
     gateway.on("POST", "/v1/jobs", Answer(202, a_job()))
     gateway.on("GET", JOB_PATH, Answer(200, a_job("succeeded")))
-    gateway.on("GET", f"{JOB_PATH}/result", Answer(200, "read", after_seconds=10))
+    gateway.on("GET", f"{JOB_PATH}/result", Answer(200, "read", after_seconds=60))
 
     _, said = interrupted(
         gateway, "submit", "--wait", "-o", tmp_path / "out", document, after_requests=3

@@ -448,7 +448,7 @@ def test_waiting_takes_no_longer_than_it_may(gateway: Gateway, octavo: Octavo) -
         octavo.wait(JOB_ID, timeout=1)
 
     assert raised.value.job.status == "running"
-    assert 1 <= time.monotonic() - began < 2
+    assert 1 <= time.monotonic() - began < 10
     assert all(int(request.query.get("wait", 0)) <= 1 for request in gateway.requests)
 
 

@@ -79,14 +79,14 @@ def test_a_put_ends_though_the_server_dies_in_the_middle_of_its_answer() -> None
 OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
 
 
-def objects(url: str) -> S3Store:
+def objects(url: str, *, read_seconds: float = PATIENCE_SECONDS) -> S3Store:
     return s3.objects(
         url=url,
         region="us-east-1",
         bucket="bucket",
         access_key="a",
         secret_key="b",
-        read_seconds=0.5,
+        read_seconds=read_seconds,
     )
 
 
@@ -140,7 +140,7 @@ def test_a_server_that_is_silent_is_not_waited_for_without_end() -> None:
     with server(serve) as url:
         try:
             with pytest.raises(BaseError):
-                obstore.get(objects(url), "key")
+                obstore.get(objects(url, read_seconds=0.5), "key")
             assert len(asked) == 1  # who waits has waited enough
         finally:
             ended.set()
