@@ -117,9 +117,11 @@ class Prober:
 
 
 def run_beside(platform: Platform, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = platform.environment
+    environment.pop("OCTAVO_ROLE_PASSWORDS", None)  # those of another platform's roles
     return subprocess.run(
         [sys.executable, *command],
-        env=platform.environment,
+        env=environment,
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
