@@ -11,9 +11,10 @@ from PIL import Image
 from shared.document import BlockKind, Recognition
 from shared.errors import PageUnreadable
 from shared.options import Task
-from tests.faults import page, page_image, running
+from tests.faults import page, running
 from worker.engine.host import EngineHost
-from worker.engine.line_engine import Attempt, Rotation, block, next_rotation
+from worker.engine.images import Rotation
+from worker.engine.line_engine import Attempt, block, next_rotation
 from worker.engine.lines import Line
 
 SENTENCE = "The quick brown fox jumps over the lazy dog while it rains"
@@ -36,10 +37,14 @@ def rapid() -> Iterator[EngineHost]:
         yield host
 
 
+def encoded(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
 def read(host: EngineHost, image: Image.Image) -> Recognition:
-    encoded = io.BytesIO()
-    image.save(encoded, "PNG")
-    return host.submit(encoded.getvalue(), task=Task.MARKDOWN).result(30)
+    return host.submit(encoded(image, "PNG"), task=Task.MARKDOWN).result(30)
 
 
 def words(recognition: Recognition) -> str:
@@ -118,11 +123,34 @@ def test_paddle_reads_every_kind_of_page_that_the_renderer_makes(
     assert words(read(paddle, page(text=SENTENCE, size=SIZE).convert(mode))) == SENTENCE
 
 
-def test_a_truncated_page_is_unreadable_and_not_half_read(paddle: EngineHost) -> None:
-    whole = page_image(text=SENTENCE, size=SIZE)
+@pytest.mark.parametrize("kept", [0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_truncated_page_is_unreadable_and_not_half_read(
+    paddle: EngineHost, kind: str, kept: float
+) -> None:
+    whole = encoded(page(text=SENTENCE, size=SIZE), kind)
 
     with pytest.raises(PageUnreadable):
-        paddle.submit(whole[: len(whole) // 2], task=Task.TEXT).result(10)
+        paddle.submit(whole[: int(kept * len(whole))], task=Task.TEXT).result(10)
+
+
+def test_paddle_takes_no_file_of_another_kind(paddle: EngineHost) -> None:
+    disguised = encoded(page(text=SENTENCE, size=SIZE), "BMP") + b"\xff\xd9"
+
+    with pytest.raises(PageUnreadable):
+        paddle.submit(disguised, task=Task.TEXT).result(10)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_paddle_reads_the_jpeg_of_a_page_as_it_reads_its_pixels(
+    paddle: EngineHost, mode: str
+) -> None:
+    jpeg = encoded(page(text=SENTENCE, size=SIZE).convert(mode), "JPEG")
+    pixels = Image.open(io.BytesIO(jpeg))
+
+    found = paddle.submit(jpeg, task=Task.TEXT).result(10)
+
+    assert words(found) == words(read(paddle, pixels)) == SENTENCE
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (16, 1600), (1600, 16)])

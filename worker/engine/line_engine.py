@@ -9,13 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
-
-from PIL import Image
 
 from shared.document import Block, BlockKind, Box, Recognition, Usage
 from shared.errors import PageUnreadable
-from worker.engine import golden, images, lines
+from worker.engine import golden, lines
+from worker.engine.images import PageImage, Rotation
 from worker.engine.lines import Line
 from worker.engine.protocol import Done, Event, Failed, Read, Working
 
@@ -23,14 +21,7 @@ SURE = 0.8  # upright text is read with 0.97 and more, on its head with 0.46 to 
 TALL = 1.5  # a line this much higher than wide was turned by the recogniser, if it has
 TALL_LETTERS = 4  # this many letters: a single one is no sign
 
-Rotation = Literal[0, 90, 180, 270]
-FindLines = Callable[[Image.Image], list[Line]]
-
-_TURNS = {
-    90: Image.Transpose.ROTATE_270,  # Pillow turns the other way
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_90,
-}
+FindLines = Callable[[PageImage], list[Line]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ class Attempt:
 @dataclass
 class _Page:
     request: Read
-    image: Image.Image | None = None  # once it is decoded
+    image: PageImage
     attempts: list[Attempt] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -113,7 +104,7 @@ class LineEngine:
     golden_text = golden.SENTENCE
 
     def __init__(self, *, name: str, model: str, find_lines: FindLines) -> None:
-        """`find_lines` takes an RGB image, in any order; it may raise PageUnreadable."""
+        """`find_lines` gives them in any order; it may raise PageUnreadable."""
         self.name = name
         self.model = model
         self.device = {"device": "cpu", "threads": "1"}
@@ -127,7 +118,7 @@ class LineEngine:
 
     def submit(self, request: Read) -> None:
         """Hold a page."""
-        self._held[request.id] = _Page(request)
+        self._held[request.id] = _Page(request, PageImage(request.image))
 
     def tell(self, page_id: int) -> None:
         """Nothing: the lines of a page are found all at once."""
@@ -154,14 +145,12 @@ class LineEngine:
         begun = time.monotonic()
         rotation = next_rotation(page.attempts)
         assert rotation is not None, "a page with an answer is not held"
-        page.image = page.image or images.decoded(page.request.image)
-        turned = page.image.transpose(_TURNS[rotation]) if rotation else page.image
+        turned = page.image.turned(rotation)
         found = [line for line in self._find_lines(turned) if line.text.strip()]
         page.attempts.append(Attempt(rotation, found))
         page.seconds += time.monotonic() - begun
 
     def _recognition(self, page: _Page) -> Recognition:
-        assert page.image is not None
         best = page.best
         regions = lines.arrange(best.lines)
         return Recognition(

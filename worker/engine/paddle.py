@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 from faster_paddle import OcrEngine
-from PIL import Image
 
 from shared.errors import PageUnreadable
+from worker.engine.images import PageImage
 from worker.engine.line_engine import LineEngine
 from worker.engine.lines import Line
 
@@ -16,12 +14,10 @@ class _Paddle:
     def __init__(self) -> None:
         self._engine = OcrEngine(model_size="tiny", threads=1)
 
-    def find_lines(self, page: Image.Image) -> list[Line]:
-        """The lines of an RGB page, in no order."""
-        encoded = io.BytesIO()
-        page.save(encoded, "BMP")  # it takes files only; this one costs next to nothing
+    def find_lines(self, page: PageImage) -> list[Line]:
+        """The lines of a page, in no order."""
         try:
-            found = self._engine.ocr(encoded.getvalue())["bounds"].values()
+            found = self._engine.ocr(page.file)["bounds"].values()
         except RuntimeError as error:  # all that it raises of an image
             raise PageUnreadable("The engine cannot take this image.") from error
         return [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 from rapidocr import RapidOCR
 from rapidocr.utils.output import RapidOCROutput
 
+from worker.engine.images import PageImage
 from worker.engine.line_engine import LineEngine
 from worker.engine.lines import Line
 
@@ -26,9 +26,9 @@ class _Rapid:
     def __init__(self) -> None:
         self._engine = RapidOCR(params=_SETTINGS)
 
-    def find_lines(self, page: Image.Image) -> list[Line]:
-        """The lines of an RGB page, in no order; slanting boxes become upright ones."""
-        blue_first = np.asarray(page)[:, :, ::-1]
+    def find_lines(self, page: PageImage) -> list[Line]:
+        """The lines of a page, in no order; slanting boxes become upright ones."""
+        blue_first = np.asarray(page.pixels)[:, :, ::-1]
         found = self._engine(blue_first)
         assert isinstance(found, RapidOCROutput)  # detection alone would give another type
         if found.boxes is None or found.txts is None or found.scores is None:
