@@ -171,7 +171,7 @@ class Platform:
                 raise Failure(f"port {first} is taken; choose another, or 0 for any free one")
             undo.callback(self._stop_services)
             self._start_services()
-            free = ports.choose(self._gateways, taken=self._ports)
+            free = undo.enter_context(ports.chosen(self._gateways, taken=[first]))
             self._ports = [first or free[0], *free[1:]]
             chosen = {"OCTAVO_PUBLIC_URL": self.url, **self._choices}
             private_file.write(self.directory / CHOICES, json.dumps(chosen, indent=2))

@@ -16,17 +16,17 @@ from deploy.embedded import ports
 @contextmanager
 def served(app: Any) -> Iterator[int]:
     """Serve `app` as the gateway does; yields the port."""
-    [port] = ports.choose(1)
-    config = uvicorn.Config(
-        app, host=ports.HOST, port=port, http=Protocol, ws="none", log_config=None, backlog=1024
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-        yield port
-    finally:
-        server.should_exit = True
-        thread.join()
+    with ports.chosen(1) as [port]:
+        config = uvicorn.Config(
+            app, host=ports.HOST, port=port, http=Protocol, ws="none", log_config=None, backlog=1024
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+            yield port
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -65,6 +65,7 @@ class Proxy:
         """Close everything."""
         self._is_asked.set()
         self._thread.join()
+        ports.release([self._port])
 
     @property
     def url(self) -> str:

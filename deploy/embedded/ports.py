@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from deploy.embedded.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Iterator
 
 HOST = "127.0.0.1"
 
@@ -29,25 +30,74 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose(count: int, *, taken: Collection[int] = ()) -> list[int]:
-    """Return `count` free ports, none of them in `taken`; raises ServiceError.
+_claims: dict[int, socket.socket] = {}
+"""What this process has claimed: of each port the UDP port of the same number."""
 
-    By chance, so that two directories started at the same moment hardly ever meet.
+
+def claim(port: int) -> bool:
+    """Whether the port is free, and this process's until it releases the port, or ends.
+
+    A port that was chosen is free until its server listens, and again while that is down: others
+    that start just then, or a server that tries to listen for a minute, would take it. So whoever
+    chooses it holds the UDP port of that number, which nobody needs. The kernel gives that to one
+    process of the host, whoever's, and takes it back from a dead one.
     """
+    if port not in _claims:
+        held = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            held.bind((HOST, port))
+        except OSError:
+            held.close()
+            return False
+        _claims[port] = held
+    return is_free(port)
+
+
+def release(ports: Iterable[int]) -> None:
+    """Let others choose these ports."""
+    for port in ports:
+        if held := _claims.pop(port, None):
+            held.close()
+
+
+def choose(count: int, *, taken: Collection[int] = ()) -> list[int]:
+    """Claim `count` free ports, none of them in `taken`; raises ServiceError."""
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
-        if port not in taken and is_free(port):
+        if _choose(port, taken):
             found.append(port)
         if len(found) == count:
             return found
+    release(found)
     raise ServiceError(f"there are no {count} free ports from {PORTS.start} to {PORTS.stop - 1}")
 
 
 def choose_pair(apart: int, *, taken: Collection[int] = ()) -> list[int]:
-    """Return two free ports `apart` from each other, neither in `taken`; raises ServiceError."""
+    """Claim two free ports `apart` from each other, neither in `taken`; raises ServiceError."""
     lower = range(PORTS.start, PORTS.stop - apart)
     for port in random.sample(lower, len(lower)):
-        pair = [port, port + apart]
-        if not set(pair) & set(taken) and all(map(is_free, pair)):
-            return pair
+        if _choose(port, taken):
+            if _choose(port + apart, taken):
+                return [port, port + apart]
+            release([port])
     raise ServiceError(f"there are no two free ports {apart} apart")
+
+
+@contextlib.contextmanager
+def chosen(count: int, *, taken: Collection[int] = ()) -> Iterator[list[int]]:
+    """Choose ports for the block; raises ServiceError."""
+    found = choose(count, taken=taken)
+    try:
+        yield found
+    finally:
+        release(found)
+
+
+def _choose(port: int, taken: Collection[int]) -> bool:
+    """Claim a port that is nobody's, this process's other servers included."""
+    if port in taken or port in _claims:
+        return False
+    if claim(port):
+        return True
+    release([port])
+    return False

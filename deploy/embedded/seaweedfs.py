@@ -54,13 +54,14 @@ class SeaweedFS(Service):
         return barred
 
     def choose_ports(self) -> None:
-        """Choose free ports, those of `admin` as far apart as its own worker takes for granted.
+        """Claim free ports, those of `admin` as far apart as its own worker takes for granted.
 
         Otherwise the worker tries to connect every few seconds, for ever, and its log fills.
         """
         super().choose_ports()
         others, admin = self.ports[:-2], self.ports[-2:]
         if admin[1] - admin[0] != GRPC_OFFSET:
+            ports.release(admin)
             taken = {port for each in self.settings.ports.values() for port in each}
             admin = ports.choose_pair(GRPC_OFFSET, taken=taken | self.barred_ports())
         self.settings.ports[self.name] = [*others, *admin]

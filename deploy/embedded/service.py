@@ -89,12 +89,17 @@ class Service(ABC):
         return set()
 
     def choose_ports(self) -> None:
-        """Choose free ports, unless those of the last start still are."""
+        """Claim free ports: those of the last start, unless they are gone."""
         barred = self.barred_ports()
-        are_good = all(map(ports.is_free, self.ports)) and barred.isdisjoint(self.ports)
+        are_good = barred.isdisjoint(self.ports) and all(map(ports.claim, self.ports))
         if len(self.ports) != self.port_count or not are_good:
+            self.release_ports()
             taken = {port for each in self.settings.ports.values() for port in each}
             self.settings.ports[self.name] = ports.choose(self.port_count, taken=taken | barred)
+
+    def release_ports(self) -> None:
+        """Let others have the ports, once the server is down."""
+        ports.release(self.ports)
 
     def launch(self) -> bool:
         """Start the process unless it runs; return whether it was started.

@@ -173,3 +173,4 @@ def _end(services: Sequence[Service], *, timeout_seconds: float) -> None:
         service.send(service.stop_signal)
     for service in services:
         service.await_end(deadline)
+        service.release_ports()

@@ -207,8 +207,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     folder, logs = directory / "points", directory / "logs"
     folder.mkdir()
     logs.mkdir()
-    with Services(directory / "services") as services:
-        [port] = ports.choose(1)
+    with Services(directory / "services") as services, ports.chosen(1) as [port]:
         environment = {
             **os.environ,
             **services.environment(),

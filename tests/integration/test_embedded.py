@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import redis
 
 from benchmarks import store
 from deploy.embedded import ports, seaweedfs
+from deploy.embedded.errors import ServiceError
 from deploy.embedded.services import Services
 from deploy.embedded.settings import Settings
 
@@ -113,14 +116,67 @@ def test_only_their_owner_reads_the_passwords(services: Services) -> None:
 
 
 def test_a_port_that_is_taken_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine, heard, free = ports.choose(3)
-    monkeypatch.setattr(ports, "PORTS", [mine, heard, free])
+    with ports.chosen(3) as found:
+        mine, heard, free = found
+    monkeypatch.setattr(ports, "PORTS", found)
 
     with socket.socket() as listener:
         listener.bind((ports.HOST, heard))
         listener.listen()
 
-        assert ports.choose(1, taken=[mine]) == [free]
+        with ports.chosen(1, taken=[mine]) as chosen:
+            assert chosen == [free]
+
+
+def test_a_port_that_another_process_has_chosen_is_not_chosen_before_its_server_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ports.chosen(2) as found:
+        pass
+    theirs, free = found
+    monkeypatch.setattr(ports, "PORTS", found)
+    claim = f"from deploy.embedded import ports; print(ports.claim({theirs}), flush=True); input()"
+
+    with subprocess.Popen(
+        [sys.executable, "-c", claim], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+
+        assert ports.is_free(theirs)
+        with ports.chosen(1) as chosen:
+            assert chosen == [free]
+        other.kill()
+
+    with ports.chosen(2) as chosen:
+        assert set(chosen) == {theirs, free}
+
+
+def test_a_port_is_chosen_once_until_it_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ports.chosen(1) as found:
+        monkeypatch.setattr(ports, "PORTS", range(found[0], found[0] + 1))
+        with pytest.raises(ServiceError):
+            ports.choose(1)
+
+    with ports.chosen(1) as again:
+        assert again == found
+
+
+def test_ports_of_servers_that_stopped_are_free_for_others(tmp_path: Path) -> None:
+    services = Services(tmp_path)
+    services.start()
+    theirs = [port for each in services._settings.ports.values() for port in each]  # noqa: SLF001
+    claim = f"from deploy.embedded import ports; print(all(map(ports.claim, {theirs})))"
+
+    def can_others_claim_them() -> bool:
+        done = subprocess.run(
+            [sys.executable, "-c", claim], capture_output=True, text=True, check=True
+        )
+        return bool(done.stdout == "True\n")
+
+    assert not can_others_claim_them()
+    services.stop()
+    assert can_others_claim_them()
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey", "seaweedfs"])
@@ -164,6 +220,7 @@ def test_a_port_whose_socket_another_user_left_is_chosen_by_nobody(
     store.choose_ports()
     assert before[0] not in store.ports
     assert len(set(store.ports)) == len(before)
+    store.release_ports()
 
 
 def test_objects_of_a_directory_that_an_earlier_version_made_are_found(

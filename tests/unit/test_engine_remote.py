@@ -382,8 +382,7 @@ def test_a_server_that_stays_full_is_no_fault_of_the_page(code: int) -> None:
 
 
 def test_a_server_that_is_away_is_no_fault_of_the_page() -> None:
-    [port] = ports.choose(1)
-    with engine_at(port, tries=2) as engine:
+    with ports.chosen(1) as [port], engine_at(port, tries=2) as engine:
         error = failed(engine)
 
     assert isinstance(error, EngineUnavailable)
