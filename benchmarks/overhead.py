@@ -6,7 +6,7 @@ Everything runs on this machine, the load generators too, so take the rates as l
 compare only what one run printed. The raw engine is measured by turns with the platform, in as many
 processes, on the same page images.
 
-Of each rate there are three rounds, of which the fastest counts: a round takes seconds, and others
+Of each rate there are four rounds, of which the fastest counts: a round takes seconds, and others
 on the same host can only slow it.
 """
 
@@ -32,8 +32,8 @@ from benchmarks.memory import PeakMemory
 from client.sdk import Octavo
 from deploy.local import Platform
 
-ROUNDS = 3
-ENGINE_PAGES = 90
+ROUNDS = 4
+ENGINE_PAGES = 120
 ROWS = 2_000
 SUBMISSIONS = 200
 UPLOADS = 400
