@@ -50,7 +50,10 @@ def claim(port: int) -> bool:
             held.close()
             return False
         _claims[port] = held
-    return is_free(port)
+    if not is_free(port):
+        release([port])
+        return False
+    return True
 
 
 def release(ports: Iterable[int]) -> None:
@@ -95,9 +98,4 @@ def chosen(count: int, *, taken: Collection[int] = ()) -> Iterator[list[int]]:
 
 def _choose(port: int, taken: Collection[int]) -> bool:
     """Claim a port that is nobody's, this process's other servers included."""
-    if port in taken or port in _claims:
-        return False
-    if claim(port):
-        return True
-    release([port])
-    return False
+    return port not in taken and port not in _claims and claim(port)
