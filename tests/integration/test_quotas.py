@@ -28,6 +28,7 @@ from shared.roles import Role
 from shared.status import JobStatus, WorkKind
 from tests import documents
 from tests.acting import engine_of
+from tests.clock import Clock
 from tests.factory import (
     authorization,
     claimed,
@@ -286,16 +287,6 @@ def test_a_limit_is_exact_also_for_many_requests_at_once(
 
     assert sorted(answer.status_code for answer in answers) == [202] * 5 + [429] * 11
     assert stored() == 5
-
-
-class Clock:
-    """Time that stands still until it is moved."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        """As in `time`."""
-        return self.now
 
 
 @pytest.fixture

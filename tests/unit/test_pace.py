@@ -3,17 +3,10 @@
 import pytest
 
 from shared.options import Task
+from tests.clock import Clock
 from tests.faults import page_image, running
 from worker import pace
 from worker.pace import Pace
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
